@@ -1,0 +1,86 @@
+// Package durable owns crash-safe files: a reader finds the old content or the
+// new one, never a part, and what a call acknowledged is on disk. It does not
+// know what the files hold.
+package durable
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// WriteFile replaces the file at path by one with data and exactly the mode
+// perm. It writes a temporary file beside it, syncs that, renames it over path
+// and syncs the directory. On an error the old file is as it was.
+func WriteFile(path string, data []byte, perm fs.FileMode) (err error) {
+	dir := filepath.Dir(path)
+	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*.tmp")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("write %s: %w", path, err), cleanUp(f))
+		}
+	}()
+	if err := f.Chmod(perm); err != nil {
+		return err
+	}
+	if _, err := f.Write(data); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}
+
+// cleanUp removes the temporary file of a failed write, if it is still there.
+func cleanUp(f *os.File) error {
+	f.Close()
+	if err := os.Remove(f.Name()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func syncDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// MkdirPrivate makes the directory path, with its parents, for this user alone.
+// One that exists must be a directory of this user's (or root's) that nobody
+// else may write to; a mode that lets others read is tightened to 0700.
+func MkdirPrivate(path string) error {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
+	if uid := os.Geteuid(); int(st.Uid) != uid && st.Uid != 0 {
+		return fmt.Errorf("directory %s belongs to uid %d, not to this user (%d): it would hold private keys; choose another or change its owner", path, st.Uid, uid)
+	}
+	if st.Mode&0o022 != 0 {
+		return fmt.Errorf("directory %s (mode %04o) can be written to by other users: it would hold private keys; run: chmod 700 %s", path, st.Mode&0o7777, path)
+	}
+	if st.Mode&0o077 == 0 {
+		return nil
+	}
+	return os.Chmod(path, 0o700)
+}

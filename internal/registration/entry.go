@@ -1,0 +1,65 @@
+package registration
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// Entry says that a caller below ParentID which has all the Selectors is given
+// SPIFFEID. The slices of an Entry are shared between copies: replace, never
+// modify them.
+type Entry struct {
+	// ID identifies the entry; UUIDv4 unless its creator chose another.
+	ID       string
+	SPIFFEID spiffeid.ID
+	// ParentID is the agent (or node alias, or issuer) whose callers it is for.
+	ParentID  spiffeid.ID
+	Selectors []Selector
+	// X509SVIDTTL and JWTSVIDTTL are whole seconds; 0 is the issuer's default.
+	X509SVIDTTL time.Duration
+	JWTSVIDTTL  time.Duration
+	// FederatesWith may name trust domains whose bundle is not known yet.
+	FederatesWith []spiffeid.TrustDomain
+	Admin         bool
+	Downstream    bool
+	StoreSVID     bool
+	// ExpiresAt has whole seconds; zero is never.
+	ExpiresAt time.Time
+	DNSNames  []string
+	// Revision starts at 0 and grows by one with each update.
+	Revision int64
+	// CreatedAt has whole seconds.
+	CreatedAt               time.Time
+	Hint                    string
+	DisableX509SVIDPrefetch bool
+	JWTSVIDIncludeJTI       bool
+}
+
+// Expired reports whether the entry has an expiry that is not after now.
+func (e Entry) Expired(now time.Time) bool {
+	return !e.ExpiresAt.IsZero() && !now.Before(e.ExpiresAt)
+}
+
+// Key identifies what no two entries may share: SPIFFE ID, parent ID and the
+// exact set of selectors. It is lower-case hex of fixed length.
+func (e Entry) Key() string {
+	h := sha256.New()
+	// Lengths go in front, so that no two different lists hash the same bytes.
+	write := func(s string) {
+		var n [8]byte
+		binary.BigEndian.PutUint64(n[:], uint64(len(s)))
+		h.Write(n[:])
+		h.Write([]byte(s))
+	}
+	write(e.SPIFFEID.String())
+	write(e.ParentID.String())
+	for _, s := range SortSelectors(e.Selectors) {
+		write(s.Type)
+		write(s.Value)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}

@@ -1,0 +1,151 @@
+// Package unixsock owns the UNIX sockets that roles serve on and their clients
+// dial: stale ones are replaced, live ones are not, and neither side talks to a
+// socket that another user could have put there. It does not speak any protocol.
+package unixsock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxPath is the longest path that fits into sockaddr_un (unix(7)), without its
+// terminating zero.
+const maxPath = 107
+
+// Listen listens on the socket at path and gives its file the mode. It makes
+// missing parent directories (0755). It removes a socket there that nobody
+// answers on, and refuses: one that is answered, a file that is no socket, and
+// a parent directory that belongs to neither root nor this user. Closing the
+// listener removes the file.
+func Listen(path string, mode fs.FileMode) (*net.UnixListener, error) {
+	if len(path) > maxPath {
+		return nil, fmt.Errorf("socket path %s is %d bytes long, the kernel takes at most %d: choose a shorter one", path, len(path), maxPath)
+	}
+	if err := trustedParent(path); err != nil {
+		return nil, err
+	}
+	if err := removeStale(path); err != nil {
+		return nil, err
+	}
+	// The file appears with no permission for others, whatever the umask, and
+	// gets its mode after: nobody can connect in between who may not later.
+	old := unix.Umask(0o177)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	unix.Umask(old)
+	if err != nil {
+		return nil, fmt.Errorf("listen on socket %s: %w", path, unwrapOp(err))
+	}
+	if err := os.Chmod(path, mode); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+// trustedParent makes the parent directory where it is missing, and checks its
+// owner: whoever owns it can replace the socket.
+func trustedParent(path string) error {
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("directory of socket %s: %w", path, err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		return fmt.Errorf("directory of socket %s: %w", path, err)
+	}
+	if !trusted(st.Uid) {
+		return fmt.Errorf("directory %s of socket %s belongs to uid %d, who could replace the socket: use one that root or uid %d owns", dir, filepath.Base(path), st.Uid, os.Geteuid())
+	}
+	// World-writable without the sticky bit: anyone can replace the socket.
+	if st.Mode&0o002 != 0 && st.Mode&unix.S_ISVTX == 0 {
+		return fmt.Errorf("directory %s of socket %s can be written to by everyone, who could replace the socket: run: chmod o-w %s", dir, filepath.Base(path), dir)
+	}
+	return nil
+}
+
+func removeStale(path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case info.Mode().Type() != fs.ModeSocket:
+		return fmt.Errorf("%s exists and is not a socket: remove it or choose another socket path", path)
+	}
+	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
+	if err == nil {
+		defer conn.Close()
+		return fmt.Errorf("socket %s is in use%s: stop that process or choose another socket path", path, peerPID(conn))
+	}
+	if !errors.Is(err, unix.ECONNREFUSED) {
+		return fmt.Errorf("socket %s exists and cannot be checked: %w", path, unwrapOp(err))
+	}
+	return os.Remove(path)
+}
+
+func peerPID(c *net.UnixConn) string {
+	cred, err := peerCred(c)
+	if err != nil || cred.Pid == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" by pid %d", cred.Pid)
+}
+
+// PeerUID returns the effective user ID that the other end connected, or
+// listened, with.
+func PeerUID(c *net.UnixConn) (int, error) {
+	cred, err := peerCred(c)
+	if err != nil {
+		return 0, err
+	}
+	return int(cred.Uid), nil
+}
+
+func peerCred(c *net.UnixConn) (*unix.Ucred, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var cred *unix.Ucred
+	var credErr error
+	err = raw.Control(func(fd uintptr) {
+		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
+	return cred, errors.Join(err, credErr)
+}
+
+// DialTrusted connects to the socket at path and refuses a server that runs as
+// neither root nor this user: it could be anyone's, made to read secrets.
+func DialTrusted(ctx context.Context, path string) (net.Conn, error) {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("connect to socket %s: %w", path, unwrapOp(err))
+	}
+	uid, err := PeerUID(conn.(*net.UnixConn))
+	if err == nil && !trusted(uint32(uid)) {
+		err = fmt.Errorf("socket %s is served by uid %d, neither root nor this user: not talking to it", path, uid)
+	}
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
+}
+
+func trusted(uid uint32) bool { return uid == 0 || int(uid) == os.Geteuid() }
+
+// unwrapOp drops net's "dial unix PATH:" from an error that names the path
+// itself.
+func unwrapOp(err error) error {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		return op.Err
+	}
+	return err
+}
