@@ -1,0 +1,45 @@
+# Lanyard's targets. `make` alone lists them.
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-unit lint build bench interop soak generate clean
+
+GO    ?= go
+TOOLS := .tools
+ENVOY := $(TOOLS)/envoy-1.40.0/envoy
+
+help: ## list the targets
+	@awk -F ' ## ' '/^[a-z-]+:.* ## /{sub(/:.*/, "", $$1); gsub(/[$$]+/, "$$", $$2); printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: build ## the whole path on real programs, in about a minute; DEMO_BREAK=policy|rotation|issuer must fail
+	@integration/tools/deps.sh curl envoy
+	@$(GO) build -o $(TOOLS)/bin/demo ./integration/demo
+	@$(TOOLS)/bin/demo -bin bin -envoy $(ENVOY)
+
+test: ## every test, installing what it needs; what can't be had here is skipped by name
+	@integration/tools/test.sh
+
+test-unit: ## the tests that start no process, with the race detector
+	$(GO) test -race -timeout 5m $$($(GO) list ./... | grep -Ev '/(integration|bench)(/|$$)')
+
+lint: ## gofmt, go vet, staticcheck, go.mod tidy
+	@integration/tools/lint.sh
+
+build: ## static binaries into bin/
+	@mkdir -p bin
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o bin/ ./cmd/...
+
+bench: build ## the sidecar pair beside its peers, as ratios in one run
+	@$(GO) run ./bench -bin bin
+
+interop: build ## the tests with the real binaries in $$LANYARD_PEERS; fails where one is missing
+	@integration/tools/deps.sh curl envoy python
+	LANYARD_REQUIRE_PEERS=1 LANYARD_BIN=$(CURDIR)/bin $(GO) test -count=1 -v -timeout 15m -run '^TestInterop' ./integration/...
+
+soak: build ## the long forms: a minute a fuzz target, 200 kills, every unit test 20 times
+	@integration/tools/deps.sh gcc curl envoy python
+	LANYARD_SOAK=1 LANYARD_BIN=$(CURDIR)/bin $(GO) run ./integration/tools/testall -count 20 -fuzztime 60s -timeout 2h
+
+generate: ## the Go code of the .proto files
+	cd internal/spireapi/proto && $(GO) tool -modfile=$(CURDIR)/internal/tools/go.mod buf generate
+
+clean: ## remove what the other targets made
+	rm -rf bin $(TOOLS)

