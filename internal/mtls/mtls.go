@@ -10,6 +10,7 @@
 package mtls
 
 import (
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -71,6 +72,13 @@ type Options struct {
 	SessionCache tls.ClientSessionCache
 }
 
+func (o Options) now() time.Time {
+	if o.Now != nil {
+		return o.Now()
+	}
+	return time.Now()
+}
+
 // Server returns the configuration of a server that requires its clients to
 // present an X.509-SVID that auth accepts.
 func Server(src Source, auth Authorize, opt Options) *tls.Config {
@@ -89,8 +97,13 @@ func server(src Source, auth Authorize, opt Options, clientAuth tls.ClientAuthTy
 		cfg.Certificates = []tls.Certificate{certificate(svid)}
 		cfg.ClientAuth = clientAuth
 		cfg.SessionTicketsDisabled = opt.DisableTickets
+		// Without keys of its own, a configuration from GetConfigForClient
+		// takes those of the outer one, and old tickets would go on to work.
+		var key [32]byte
+		rand.Read(key[:])
+		cfg.SetSessionTicketKeys([][32]byte{key})
 		return cfg
-	}}
+	}, now: opt.now}
 	outer := base(src, auth, opt)
 	outer.ClientAuth = clientAuth
 	outer.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
@@ -144,11 +157,7 @@ func verify(cs tls.ConnectionState, src Source, auth Authorize, opt Options) err
 	if len(cs.PeerCertificates) == 0 {
 		return nil
 	}
-	now := time.Now
-	if opt.Now != nil {
-		now = opt.Now
-	}
-	id, _, err := x509svid.Verify(cs.PeerCertificates, bundles{src}, x509svid.WithTime(now()))
+	id, _, err := x509svid.Verify(cs.PeerCertificates, bundles{src}, x509svid.WithTime(opt.now()))
 	if err != nil {
 		return err
 	}
@@ -201,12 +210,18 @@ func (b bundles) GetX509BundleForTrustDomain(td spiffeid.TrustDomain) (*x509bund
 	return b.src.Bundle(td)
 }
 
+// ticketKeyLife is how long one session ticket key is used at most, as in
+// crypto/tls's own rotation.
+const ticketKeyLife = 24 * time.Hour
+
 // configCache keeps the server configuration of the identity in use, so that
 // session tickets work, and drops it, with its ticket keys, at each change.
 type configCache struct {
 	build func(*x509svid.SVID) *tls.Config
+	now   func() time.Time
 
 	mu      sync.Mutex // guards what follows
+	built   time.Time
 	leaf    *x509.Certificate
 	version uint64
 	config  *tls.Config
@@ -219,8 +234,9 @@ func (c *configCache) of(src Source, svid *x509svid.SVID) *tls.Config {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.config == nil || c.leaf != svid.Certificates[0] || c.version != version {
-		c.config, c.leaf, c.version = c.build(svid), svid.Certificates[0], version
+	now := c.now()
+	if c.config == nil || c.leaf != svid.Certificates[0] || c.version != version || now.Sub(c.built) >= ticketKeyLife {
+		c.config, c.leaf, c.version, c.built = c.build(svid), svid.Certificates[0], version, now
 	}
 	return c.config
 }

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,18 +35,23 @@ func Listen(path string, mode fs.FileMode) (*net.UnixListener, error) {
 	if err := removeStale(path); err != nil {
 		return nil, err
 	}
-	// The file appears with no permission for others, whatever the umask, and
-	// gets its mode after: nobody can connect in between who may not later.
-	old := unix.Umask(0o177)
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	unix.Umask(old)
+	// bind(2) gives the file the mode of the unbound socket, less the umask: set
+	// before, so nobody can connect in between who may not later. The umask
+	// itself is the whole process's and stays alone.
+	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		var chmodErr error
+		err := raw.Control(func(fd uintptr) { chmodErr = unix.Fchmod(int(fd), uint32(mode.Perm())) })
+		return errors.Join(err, chmodErr)
+	}}
+	// A UNIX socket resolves no name: there is nothing that could be cancelled.
+	l, err := lc.Listen(context.Background(), "unix", path)
 	if err != nil {
 		return nil, fmt.Errorf("listen on socket %s: %w", path, unwrapOp(err))
 	}
 	if err := os.Chmod(path, mode); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
-	return l, nil
+	return l.(*net.UnixListener), nil
 }
 
 // trustedParent makes the parent directory where it is missing, and checks its
