@@ -1,0 +1,116 @@
+package archtest
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+// area is the first element of a directory: a role, internal, cmd, ...
+func area(dir string) string {
+	first, _, _ := strings.Cut(dir, "/")
+	return first
+}
+
+// roles meet only on the wire.
+var roles = []string{"issuer", "nodeagent", "sidecar", "sds"}
+
+// mayImport says which areas of the module the packages of an area may import, besides their own.
+var mayImport = map[string][]string{
+	"issuer":      {"internal"},
+	"nodeagent":   {"internal"},
+	"sidecar":     {"internal"},
+	"sds":         {"internal"},
+	"internal":    nil,
+	"configs":     nil,
+	"cmd":         {"internal", "configs", "issuer", "nodeagent", "sidecar", "sds"},
+	"integration": nil, // lives by the command line
+	"bench":       {"integration"},
+}
+
+// exceptions are imports across areas, "from -> to", each with its reason.
+var exceptions = map[string]string{
+	"internal/spireapi -> issuer/store/storepb": "a test compares all generated code with the .proto files; these records are generated from the same folder",
+}
+
+func TestAreasImportOnlyWhatTheyMay(t *testing.T) {
+	m := mustLoad(t)
+	used := map[string]bool{}
+	for dir, sources := range m.packages {
+		from := area(dir)
+		allowed, known := mayImport[from]
+		if !known {
+			t.Errorf("%s: no import rule for %q; add its area to mayImport", dir, from)
+			continue
+		}
+		for _, src := range sources {
+			for _, imported := range src.imports() {
+				to, ok := local(imported)
+				if !ok || area(to) == from || slices.Contains(allowed, area(to)) {
+					continue
+				}
+				edge := dir + " -> " + to
+				if used[edge] = true; exceptions[edge] == "" {
+					t.Errorf("%s imports %s: %s may import, of this module, only %v besides its own", src.name, to, from, allowed)
+				}
+			}
+		}
+	}
+	for edge := range exceptions {
+		if !used[edge] {
+			t.Errorf("exception %q is of no use any more: remove it", edge)
+		}
+	}
+}
+
+// commands says which roles a binary links. The binaries of one role are for images.
+var commands = map[string][]string{
+	"cmd/lanyard":         roles,
+	"cmd/lanyard-issuer":  {"issuer"},
+	"cmd/lanyard-agent":   {"nodeagent"},
+	"cmd/lanyard-sidecar": {"sidecar"},
+	"cmd/lanyard-sds":     {"sds"},
+}
+
+func TestCommandsLinkOnlyTheirRoles(t *testing.T) {
+	m := mustLoad(t)
+	for dir := range m.packages {
+		if area(dir) == "cmd" && commands[dir] == nil {
+			t.Errorf("%s: which roles may it link? Add it to commands", dir)
+		}
+	}
+	for dir, want := range commands {
+		if m.packages[dir] == nil {
+			t.Errorf("%s is not there", dir)
+			continue
+		}
+		linked := map[string]bool{}
+		for _, dep := range m.closure(dir) {
+			if slices.Contains(roles, area(dep)) {
+				linked[area(dep)] = true
+			}
+			if slices.Contains(roles, area(dep)) && !slices.Contains(want, area(dep)) {
+				t.Errorf("%s links %s, of another role", dir, dep)
+			}
+		}
+		for _, role := range want {
+			if !linked[role] {
+				t.Errorf("%s does not link its role %s", dir, role)
+			}
+		}
+	}
+}
+
+func TestOnlyTestsUseTheThrowawayAuthority(t *testing.T) {
+	m := mustLoad(t)
+	for dir, sources := range m.packages {
+		for _, src := range sources {
+			if src.test || dir == "internal/testca" || area(dir) == "bench" {
+				continue
+			}
+			if slices.Contains(src.imports(), modulePath+"/internal/testca") || slices.Contains(src.imports(), "testing") {
+				t.Errorf("%s is no test, and imports what only tests may", src.name)
+			}
+		}
+	}
+}
