@@ -1,0 +1,98 @@
+package workload
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// State is what a Client holds and how well it is connected, at one moment.
+type State struct {
+	// Context is the last good answer; nil before the first one and after the
+	// Workload API said PermissionDenied. Its SVIDs may have expired.
+	Context *X509Context
+	// Version grows by one whenever Context is replaced or dropped.
+	Version uint64
+	// Updated is when Context arrived; zero before the first answer.
+	Updated time.Time
+	// Connected is true while a stream is open that has answered.
+	Connected bool
+	// Err is why there is no stream, or why the last answer was discarded; nil
+	// while all is well and before the first try has ended.
+	Err error
+}
+
+// Age is the time since the last good answer; zero before the first one.
+func (s State) Age(now time.Time) time.Duration {
+	if s.Updated.IsZero() {
+		return 0
+	}
+	return now.Sub(s.Updated)
+}
+
+// Denied reports whether the Workload API last said that this workload has no
+// identity.
+func (s State) Denied() bool { return status.Code(s.Err) == codes.PermissionDenied }
+
+// hub keeps the current state and wakes those who wait for the next one.
+type hub struct {
+	mu      sync.Mutex
+	state   State         // guarded by mu
+	changed chan struct{} // guarded by mu; closed and replaced at each change
+}
+
+func newHub() *hub { return &hub{changed: make(chan struct{})} }
+
+func (h *hub) observe() (State, <-chan struct{}) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.state, h.changed
+}
+
+func (h *hub) update(change func(*State)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	change(&h.state)
+	close(h.changed)
+	h.changed = make(chan struct{})
+}
+
+// State returns the current state.
+func (c *Client) State() State {
+	s, _ := c.hub.observe()
+	return s
+}
+
+// Observe returns the current state and a channel that is closed when it has
+// been replaced, so that no last change can be missed.
+func (c *Client) Observe() (State, <-chan struct{}) { return c.hub.observe() }
+
+// Watch calls update with the context held now, if any, and with each later one;
+// those that come while update runs are folded into the latest. It waits while
+// nothing is held yet, and keeps quiet while the Workload API is away. It
+// returns update's error, ctx's, or a PermissionDenied status once the Workload
+// API says that this workload has no identity.
+func (c *Client) Watch(ctx context.Context, update func(*X509Context) error) error {
+	var seen uint64
+	for {
+		s, changed := c.hub.observe()
+		if s.Denied() {
+			return s.Err
+		}
+		if s.Context != nil && s.Version != seen {
+			seen = s.Version
+			if err := update(s.Context); err != nil {
+				return err
+			}
+			continue
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
