@@ -1,0 +1,173 @@
+// Package hclconf owns reading configuration files in the flavour of HCL that SPIRE's operators write: strictly, with every
+// error at once, each with file, line, key and what is accepted there. It does not know what the keys mean, and it never
+// evaluates: a value is what is written, expressions and ${} are refused.
+package hclconf
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+)
+
+const (
+	maxSize    = 256 << 10 // bytes of a file; SPIRE's fully commented samples have 50 KiB
+	maxNesting = 64        // brackets open at once: the parser below recurses
+	maxErrors  = 20        // reported in one go
+)
+
+// Pos is a place in a file. The zero Pos is the file as a whole.
+type Pos struct{ Line int }
+
+// File is one configuration file being read: its syntax tree and the errors found so far.
+type File struct {
+	name string
+	body *hclsyntax.Body
+	errs []located
+	seen map[string]Pos // dotted path of every key met, "server.bind_port"
+}
+
+type located struct {
+	pos Pos
+	msg string
+}
+
+// Decode reads src strictly into target, a pointer to a struct with tags as gohcl has them (`hcl:"key"`,
+// `hcl:"key,optional"`, `hcl:"key,block"`, `hcl:"key,label"`). file is the name errors begin with. The error joins every
+// fault, a line each.
+func Decode(file string, src []byte, target any) error {
+	f := Parse(file, src)
+	f.Decode(target)
+	return f.Err()
+}
+
+// Read parses the file at path. The file is size-bounded (256 KiB). With expandEnv, $NAME and ${NAME} are replaced by the
+// environment (an unset one by nothing), and $$ by $, before the file is parsed, as SPIRE does.
+func Read(path string, expandEnv func(string) string) (*File, error) {
+	fd, err := os.Open(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("config file %s does not exist", path)
+	case err != nil:
+		return nil, fmt.Errorf("config file %s cannot be read: %w", path, errors.Unwrap(err))
+	}
+	defer fd.Close()
+	src, err := io.ReadAll(io.LimitReader(fd, maxSize+1))
+	if err != nil {
+		return nil, fmt.Errorf("config file %s cannot be read: %w", path, errors.Unwrap(err))
+	}
+	if expandEnv != nil {
+		src = []byte(os.Expand(string(src), func(name string) string {
+			if name == "$" {
+				return "$"
+			}
+			return expandEnv(name)
+		}))
+	}
+	return Parse(path, src), nil
+}
+
+// Parse parses src. Faults of syntax are found by Err, as all others are.
+func Parse(file string, src []byte) *File {
+	f := &File{name: file, seen: map[string]Pos{}}
+	if len(src) > maxSize {
+		f.Errorf(Pos{}, "the file has more than %d KiB: this is no configuration file", maxSize>>10)
+		return f
+	}
+	if trimmed := strings.TrimSpace(string(src)); strings.HasPrefix(trimmed, "{") {
+		f.Errorf(Pos{Line: 1}, "JSON configuration is not supported yet: write it as HCL, server { trust_domain = \"example.org\" }")
+		return f
+	}
+	if line := tooDeep(src); line > 0 {
+		f.Errorf(Pos{Line: line}, "more than %d brackets are open here", maxNesting)
+		return f
+	}
+	parsed, diags := hclsyntax.ParseConfig(src, file, hcl.InitialPos)
+	if diags.HasErrors() {
+		f.syntaxError(diags)
+		return f
+	}
+	f.body = parsed.Body.(*hclsyntax.Body)
+	return f
+}
+
+// syntaxError keeps the first fault of syntax: those after it mostly follow from it.
+func (f *File) syntaxError(diags hcl.Diagnostics) {
+	for _, d := range diags {
+		if d.Severity != hcl.DiagError {
+			continue
+		}
+		pos := Pos{}
+		if d.Subject != nil {
+			pos.Line = d.Subject.Start.Line
+		}
+		detail, _, _ := strings.Cut(d.Detail, "\n")
+		f.Errorf(pos, "%s: %s", lowerFirst(d.Summary), lowerFirst(strings.TrimSuffix(detail, ".")))
+		return
+	}
+}
+
+// tooDeep gives the line where more than maxNesting brackets are open, or 0.
+func tooDeep(src []byte) int {
+	tokens, _ := hclsyntax.LexConfig(src, "", hcl.InitialPos) // faults show again when it is parsed
+	depth, prefix := 0, 0
+	for _, t := range tokens {
+		switch t.Type {
+		case hclsyntax.TokenOBrace, hclsyntax.TokenOBrack, hclsyntax.TokenOParen, hclsyntax.TokenTemplateInterp, hclsyntax.TokenTemplateControl, hclsyntax.TokenQuestion:
+			depth++
+		case hclsyntax.TokenCBrace, hclsyntax.TokenCBrack, hclsyntax.TokenCParen, hclsyntax.TokenTemplateSeqEnd:
+			depth = max(0, depth-1)
+		}
+		if t.Type == hclsyntax.TokenBang || t.Type == hclsyntax.TokenMinus {
+			prefix++
+		} else {
+			prefix = 0
+		}
+		if depth > maxNesting || prefix > maxNesting {
+			return t.Range.Start.Line
+		}
+	}
+	return 0
+}
+
+// Errorf adds a fault found at pos by the caller, whose checks go beyond what the tags say.
+func (f *File) Errorf(pos Pos, format string, args ...any) {
+	f.errs = append(f.errs, located{pos, fmt.Sprintf(format, args...)})
+}
+
+// At is where the key with the dotted path, "server.bind_port", stands; the zero Pos if it doesn't.
+func (f *File) At(path string) Pos { return f.seen[path] }
+
+// Has says whether the file sets the key with the dotted path.
+func (f *File) Has(path string) bool { _, ok := f.seen[path]; return ok }
+
+// Err joins the faults found so far in the order of their lines, each "FILE:LINE: what"; nil if there are none.
+func (f *File) Err() error {
+	slices.SortStableFunc(f.errs, func(a, b located) int { return a.pos.Line - b.pos.Line })
+	var errs []error
+	for i, e := range f.errs {
+		if i == maxErrors {
+			errs = append(errs, fmt.Errorf("%s: and %d more", f.name, len(f.errs)-maxErrors))
+			break
+		}
+		at := f.name
+		if e.pos.Line > 0 {
+			at = fmt.Sprintf("%s:%d", f.name, e.pos.Line)
+		}
+		errs = append(errs, fmt.Errorf("%s: %s", at, e.msg))
+	}
+	return errors.Join(errs...)
+}
+
+func lowerFirst(s string) string {
+	if len(s) > 1 && s[1] >= 'a' && s[1] <= 'z' || len(s) == 1 || len(s) > 1 && s[1] == ' ' {
+		return strings.ToLower(s[:1]) + s[1:]
+	}
+	return s
+}
