@@ -101,15 +101,22 @@ func TestCommandsLinkOnlyTheirRoles(t *testing.T) {
 	}
 }
 
-func TestOnlyTestsUseTheThrowawayAuthority(t *testing.T) {
+// forTests tells the packages that exist for tests: throwaway authorities and in-process peers.
+func forTests(dir string) bool {
+	return dir == "internal/testca" || strings.HasSuffix(dir, "test")
+}
+
+func TestNoBinaryLinksWhatIsForTests(t *testing.T) {
 	m := mustLoad(t)
-	for dir, sources := range m.packages {
-		for _, src := range sources {
-			if src.test || dir == "internal/testca" || area(dir) == "bench" {
-				continue
+	for dir := range commands {
+		for _, dep := range m.closure(dir) {
+			if forTests(dep) {
+				t.Errorf("%s links %s, which is for tests", dir, dep)
 			}
-			if slices.Contains(src.imports(), modulePath+"/internal/testca") || slices.Contains(src.imports(), "testing") {
-				t.Errorf("%s is no test, and imports what only tests may", src.name)
+			for _, src := range m.packages[dep] {
+				if !src.test && slices.Contains(src.imports(), "testing") {
+					t.Errorf("%s links %s, which imports testing", dir, src.name)
+				}
 			}
 		}
 	}

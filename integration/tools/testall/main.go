@@ -1,0 +1,93 @@
+// Command testall runs every test of the module: the packages with the race detector, then the integration tests,
+// then each fuzz target for a while. It prints what go test prints for a package, the whole output of what failed, and
+// at the end each skipped test with its reason. It installs nothing and builds no product binary. Arguments are
+// package patterns, ./... if there are none.
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	count := flag.Int("count", 1, "run each unit test `n` times")
+	timeout := flag.Duration("timeout", 8*time.Minute, "the longest one package's tests may take")
+	fuzztime := flag.Duration("fuzztime", 5*time.Second, "how long each fuzz target runs; 0 for none")
+	flag.Parse()
+	if !run(ctx, *count, *timeout, *fuzztime) {
+		stop()
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, count int, timeout, fuzztime time.Duration) bool {
+	begun := time.Now()
+	sum := newSummary()
+	sum.readSkips(os.Getenv("LANYARD_SKIPS"))
+	units, integration, err := packages(ctx, flag.Args())
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return false
+	}
+	base := []string{"test", "-json", "-timeout", timeout.String()}
+	base = append(base, race(sum)...)
+	if len(units) > 0 {
+		sum.test(ctx, slices.Concat(base, []string{fmt.Sprintf("-count=%d", count)}, units))
+	}
+	if len(integration) > 0 { // alone, as they measure time
+		sum.test(ctx, slices.Concat(base, []string{"-count=1", "-p=1"}, integration))
+	}
+	if fuzztime > 0 && ctx.Err() == nil {
+		fuzzAll(ctx, sum, units, fuzztime)
+	}
+	sum.print(time.Since(begun))
+	return sum.ok() && ctx.Err() == nil
+}
+
+// packages lists the module's packages: those whose tests start processes apart from the others.
+func packages(ctx context.Context, patterns []string) (units, integration []string, err error) {
+	if len(patterns) == 0 {
+		patterns = []string{"./..."}
+	}
+	list := exec.CommandContext(ctx, "go", append([]string{"list"}, patterns...)...)
+	list.Stderr = os.Stderr
+	out, err := list.Output()
+	if err != nil {
+		return nil, nil, fmt.Errorf("%v: %w", list, err)
+	}
+	lines := bufio.NewScanner(bytes.NewReader(out))
+	for lines.Scan() {
+		if strings.Contains(lines.Text()+"/", "/integration/") {
+			integration = append(integration, lines.Text())
+		} else {
+			units = append(units, lines.Text())
+		}
+	}
+	return units, integration, lines.Err()
+}
+
+// race is the race detector's flag, where its C compiler is.
+func race(sum *summary) []string {
+	for _, name := range []string{os.Getenv("CC"), "gcc", "clang", "cc"} {
+		if name == "" {
+			continue
+		}
+		if _, err := exec.LookPath(name); err == nil {
+			return []string{"-race"}
+		}
+	}
+	sum.skips = append(sum.skips, "race detector: no C compiler here")
+	return nil
+}
