@@ -1,0 +1,118 @@
+package ca
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/x509"
+	"testing"
+	"time"
+
+	"github.com/lanyard-mtls/lanyard/issuer/store/storepb"
+)
+
+var epoch = time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// at is a record issued at epoch+from that ends at epoch+to, with its key.
+func at(status storepb.X509Authority_Status, from, to time.Duration) *record {
+	return &record{
+		status: status,
+		signer: &ecdsa.PrivateKey{},
+		issued: epoch.Add(from),
+		cert:   &x509.Certificate{NotAfter: epoch.Add(to)},
+	}
+}
+
+func withoutKey(r *record) *record {
+	r.signer = crypto.Signer(nil)
+	return r
+}
+
+func TestPlan(t *testing.T) {
+	const (
+		active   = storepb.X509Authority_ACTIVE
+		prepared = storepb.X509Authority_PREPARED
+		old      = storepb.X509Authority_OLD
+		day      = 24 * time.Hour
+		h        = time.Hour
+	)
+	for _, tt := range []struct {
+		name    string
+		now     time.Duration
+		records []*record
+		want    action
+		wait    time.Duration // until, of actWait
+	}{
+		{name: "first start", want: actCreate},
+		{name: "young", now: h, records: []*record{at(active, 0, day)}, want: actWait, wait: 12 * h},
+		{name: "just before half", now: 12*h - 1, records: []*record{at(active, 0, day)}, want: actWait, wait: 12 * h},
+		{name: "half", now: 12 * h, records: []*record{at(active, 0, day)}, want: actPrepare},
+		{
+			name: "prepared in time", now: 12 * h,
+			records: []*record{at(active, 0, day), at(prepared, 12*h, 36*h)},
+			want:    actWait, wait: 20 * h,
+		},
+		{
+			name: "five sixths", now: 20 * h,
+			records: []*record{at(active, 0, day), at(prepared, 12*h, 36*h)},
+			want:    actActivate,
+		},
+		{
+			name: "prepared late, waits for half of what is left", now: 22 * h,
+			records: []*record{at(active, 0, day), at(prepared, 22*h, 46*h)},
+			want:    actWait, wait: 23 * h,
+		},
+		{
+			name: "a year: prepared 30 days before the end", now: 334 * day,
+			records: []*record{at(active, 0, 365*day)},
+			want:    actWait, wait: 335 * day,
+		},
+		{
+			name: "a year: activated 7 days before the end", now: 340 * day,
+			records: []*record{at(active, 0, 365*day), at(prepared, 335*day, 700*day)},
+			want:    actWait, wait: 358 * day,
+		},
+		{
+			name: "active expired while the issuer was down", now: 25 * h,
+			records: []*record{at(active, 0, day), at(prepared, 12*h, 36*h)},
+			want:    actActivate,
+		},
+		{
+			name: "both expired while the issuer was down", now: 40 * h,
+			records: []*record{at(active, 0, day), at(prepared, 12*h, 36*h)},
+			want:    actCreate,
+		},
+		{name: "expires this instant", now: day, records: []*record{at(active, 0, day)}, want: actCreate},
+		{name: "key gone", now: h, records: []*record{withoutKey(at(active, 0, day))}, want: actCreate},
+		{
+			name: "key of the active gone, successor has one", now: 13 * h,
+			records: []*record{withoutKey(at(active, 0, day)), at(prepared, 12*h, 36*h)},
+			want:    actActivate,
+		},
+		{
+			name: "key of the successor gone", now: 13 * h,
+			records: []*record{at(active, 0, day), withoutKey(at(prepared, 12*h, 36*h))},
+			want:    actPrepare,
+		},
+		{name: "an old one never signs again", now: h, records: []*record{at(old, 0, day)}, want: actCreate},
+		{
+			name: "old kept for a day after its end", now: 21 * h,
+			records: []*record{at(old, -10*h, -2*h), at(active, 18*h, 42*h)},
+			want:    actWait, wait: 22 * h,
+		},
+		{
+			name: "old pruned", now: 22 * h,
+			records: []*record{at(old, -10*h, -2*h), at(active, 18*h, 42*h)},
+			want:    actPrune,
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got := plan(epoch.Add(tt.now), tt.records)
+			if got.action != tt.want {
+				t.Fatalf("action = %v, want %v", got.action, tt.want)
+			}
+			if tt.want == actWait && !got.at.Equal(epoch.Add(tt.wait)) {
+				t.Errorf("wait until %v, want %v", got.at.Sub(epoch), tt.wait)
+			}
+		})
+	}
+}
