@@ -1,0 +1,135 @@
+package workloadattest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// maxProcFile bounds what is read of a file in /proc/PID. A status line of 65536
+// supplementary groups (NGROUPS_MAX) of ten digits is the longest there can be.
+const maxProcFile = 1 << 20
+
+// procStatus is what attestation needs of /proc/PID/status.
+type procStatus struct {
+	// UID and GID are the effective ones, as SPIRE's.
+	UID, GID uint32
+	Groups   []uint32
+}
+
+// parseStatus reads /proc/PID/status (proc_pid_status(5)). The process chooses
+// its Name, in which the kernel escapes line ends; each field counts where it
+// first stands at the beginning of a line, and must be well formed there.
+func parseStatus(data []byte) (procStatus, error) {
+	var st procStatus
+	var seenUID, seenGID, seenGroups bool
+	for line := range bytes.Lines(data) {
+		key, value, found := strings.Cut(strings.TrimSuffix(string(line), "\n"), ":")
+		if !found {
+			continue
+		}
+		var err error
+		switch {
+		case key == "Uid" && !seenUID:
+			seenUID = true
+			st.UID, err = effective(value)
+		case key == "Gid" && !seenGID:
+			seenGID = true
+			st.GID, err = effective(value)
+		case key == "Groups" && !seenGroups:
+			seenGroups = true
+			st.Groups, err = parseIDs(value)
+		}
+		if err != nil {
+			return procStatus{}, fmt.Errorf("field %s: %w", key, err)
+		}
+	}
+	// Kernels without supplementary groups (CONFIG_MULTIUSER off) still print
+	// all three.
+	if !seenUID || !seenGID || !seenGroups {
+		return procStatus{}, errors.New("fields Uid, Gid and Groups are not all there")
+	}
+	return st, nil
+}
+
+// effective returns the second of the real, effective, saved and file system ID.
+func effective(value string) (uint32, error) {
+	ids, err := parseIDs(value)
+	if err != nil {
+		return 0, err
+	}
+	if len(ids) != 4 {
+		return 0, fmt.Errorf("%d IDs, want 4", len(ids))
+	}
+	return ids[1], nil
+}
+
+func parseIDs(value string) ([]uint32, error) {
+	var ids []uint32
+	for field := range strings.FieldsSeq(value) {
+		id, err := strconv.ParseUint(field, 10, 32)
+		if err != nil {
+			return nil, fmt.Errorf("ID %.20q is not a number of 32 bits", field)
+		}
+		ids = append(ids, uint32(id))
+	}
+	return ids, nil
+}
+
+// parseStartTime returns field 22 of /proc/PID/stat (proc_pid_stat(5)): clock
+// ticks from boot to the start of the process. The process chooses its name,
+// field 2, with any bytes in it; fields are counted from the last ')'.
+func parseStartTime(data []byte) (uint64, error) {
+	end := bytes.LastIndexByte(data, ')')
+	if end < 0 {
+		return 0, errors.New("no process name")
+	}
+	fields := strings.Fields(string(data[end+1:]))
+	const startTime = 22 - 3 // field 3 is the first after the name
+	if len(fields) <= startTime {
+		return 0, fmt.Errorf("%d fields after the name", len(fields))
+	}
+	ticks, err := strconv.ParseUint(fields[startTime], 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("start time %.20q is not a number", fields[startTime])
+	}
+	return ticks, nil
+}
+
+// parseFDInfoPID returns the PID that /proc/self/fdinfo of a pidfd names: -1
+// once the process is gone, 0 if it has none in this PID namespace.
+func parseFDInfoPID(data []byte) (int, error) {
+	for line := range bytes.Lines(data) {
+		value, found := strings.CutPrefix(string(line), "Pid:")
+		if !found {
+			continue
+		}
+		pid, err := strconv.ParseInt(strings.TrimSpace(value), 10, 32)
+		if err != nil {
+			return 0, fmt.Errorf("PID %.20q is not a number", strings.TrimSpace(value))
+		}
+		return int(pid), nil
+	}
+	return 0, errors.New("not a pidfd: no field Pid")
+}
+
+// readProc reads a file in /proc, up to [maxProcFile] bytes.
+func readProc(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxProcFile+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxProcFile {
+		return nil, fmt.Errorf("%s is longer than %d bytes", path, maxProcFile)
+	}
+	return data, nil
+}
