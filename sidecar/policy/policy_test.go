@@ -1,0 +1,147 @@
+package policy
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+var (
+	web     = spiffeid.RequireFromString("spiffe://one.test/ns/prod/sa/web")
+	db      = spiffeid.RequireFromString("spiffe://one.test/ns/prod/sa/db")
+	foreign = spiffeid.RequireFromString("spiffe://two.test/ns/prod/sa/web")
+)
+
+func TestPattern(t *testing.T) {
+	tests := []struct {
+		pattern string
+		yes, no []string
+	}{
+		{"spiffe://td/**", []string{"spiffe://td", "spiffe://td/", "spiffe://td/a", "spiffe://td/a/b/"}, []string{"spiffe://tdx", "spiffe://tdx/a", "spiffe:/td/a"}},
+		{"spiffe://td/*", []string{"spiffe://td/a", "spiffe://td/a/"}, []string{"spiffe://td", "spiffe://td/", "spiffe://td/a/b"}},
+		{"spiffe://td/*/web", []string{"spiffe://td/a/web", "spiffe://td/a/web/"}, []string{"spiffe://td//web", "spiffe://td/a/b/web", "spiffe://td/a/webx"}},
+		{"spiffe://td/a", []string{"spiffe://td/a", "spiffe://td/a/"}, []string{"spiffe://td/A", "spiffe://td/a/b", "spiffe://td/a//"}},
+		{"spiffe://td/a/", []string{"spiffe://td/a", "spiffe://td/a/"}, []string{"spiffe://td/a//"}},
+		{"spiffe://td/a.b", []string{"spiffe://td/a.b"}, []string{"spiffe://td/axb"}},
+		{"spiffe://*/a", []string{"spiffe://one/a", "spiffe://two/a"}, []string{"spiffe:///a"}},
+		{"spiffe://td/*/**", []string{"spiffe://td/a", "spiffe://td/a/b/c"}, []string{"spiffe://td", "spiffe://td/"}},
+		{"**", []string{"", "/", "spiffe://td/a"}, nil},
+		{"**/", []string{"", "spiffe://td/a"}, nil},
+		{"*", []string{"a", "a/"}, []string{"", "a/b", "/"}},
+		{"/", []string{"/", "//"}, []string{"", "a"}},
+	}
+	for _, tt := range tests {
+		p, err := parsePattern(tt.pattern)
+		if err != nil {
+			t.Errorf("%q: %v", tt.pattern, err)
+			continue
+		}
+		for _, uri := range tt.yes {
+			if !p.matches(uri) {
+				t.Errorf("%q does not match %q", tt.pattern, uri)
+			}
+		}
+		for _, uri := range tt.no {
+			if p.matches(uri) {
+				t.Errorf("%q matches %q", tt.pattern, uri)
+			}
+		}
+	}
+}
+
+func TestPatternErrors(t *testing.T) {
+	for s, want := range map[string]error{"": errEmpty, "spiffe://td/b*": errStar, "spiffe://td/*b": errStar, "spiffe://td/***": errStar,
+		"spiffe://td/**/b": errDoubleStar, "**/a": errDoubleStar, "a**": errStar} {
+		if _, err := parsePattern(s); err != want {
+			t.Errorf("%q: %v, want %v", s, err, want)
+		}
+		if _, err := Compile("--allow-uri", []string{s}); err == nil || !strings.Contains(err.Error(), "--allow-uri") {
+			t.Errorf("%q: %v", s, err)
+		}
+	}
+}
+
+func TestDecisionsNameTheRule(t *testing.T) {
+	compile := func(patterns ...string) Policy {
+		p, err := Compile("--allow-uri", patterns)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	tests := map[string]struct {
+		policy Policy
+		peer   spiffeid.ID
+		want   Decision
+	}{
+		"all":         {AllowAll("--allow-all"), foreign, Decision{Allowed: true, Rule: "--allow-all"}},
+		"own":         {OwnTrustDomain("--verify-uri"), db, Decision{Allowed: true, Rule: "own trust domain"}},
+		"own foreign": {OwnTrustDomain("--verify-uri"), foreign, Decision{Reason: "spiffe://two.test/ns/prod/sa/web is not of the own trust domain one.test and no --verify-uri names it"}},
+		"second":      {compile("spiffe://x/y", "spiffe://one.test/ns/*/sa/db"), db, Decision{Allowed: true, Rule: "--allow-uri spiffe://one.test/ns/*/sa/db"}},
+		"one":         {compile("spiffe://one.test/web"), db, Decision{Reason: "--allow-uri spiffe://one.test/web does not match spiffe://one.test/ns/prod/sa/db"}},
+		"two":         {compile("spiffe://x/y", "spiffe://x/z"), db, Decision{Reason: "none of 2 --allow-uri matches spiffe://one.test/ns/prod/sa/db, the last is spiffe://x/z"}},
+		"none":        {compile(), db, Decision{Reason: "there is no --allow-uri that could match spiffe://one.test/ns/prod/sa/db"}},
+	}
+	for name, tt := range tests {
+		if got := tt.policy.Decide(Request{Own: web, Peer: tt.peer}); got != tt.want {
+			t.Errorf("%s: %+v, want %+v", name, got, tt.want)
+		}
+	}
+	// Without an own identity nobody is of the own trust domain.
+	if OwnTrustDomain("x").Decide(Request{}).Allowed {
+		t.Error("the zero ID was allowed")
+	}
+}
+
+// reference is the meaning of a pattern as ghostunnel defines it: a regular
+// expression.
+func reference(t *testing.T, pattern string) *regexp.Regexp {
+	if len(pattern) > 1 {
+		pattern = strings.TrimSuffix(pattern, "/")
+	}
+	if pattern == "**" {
+		return regexp.MustCompile(`(?s)^.*$`)
+	}
+	var re strings.Builder
+	re.WriteString("(?s)^")
+	segments := strings.Split(pattern, "/")
+	for i, seg := range segments {
+		switch {
+		case seg == "*":
+			re.WriteString("[^/]+/")
+		case seg == "**":
+			re.WriteString("?(|/.*)$")
+			return regexp.MustCompile(re.String())
+		default:
+			re.WriteString(regexp.QuoteMeta(seg) + "/")
+		}
+		if i == len(segments)-1 {
+			re.WriteString("?$")
+		}
+	}
+	return regexp.MustCompile(re.String())
+}
+
+func FuzzPattern(f *testing.F) {
+	for _, s := range [][2]string{{"spiffe://td/**", "spiffe://td/a"}, {"a/*/c", "a/b/c/"}, {"*", "/"}, {"**", ""}, {"/", "//"}, {"a//", "a//"}, {"*/**", "a"}, {"/**", ""}, {"/**", "/"}} {
+		f.Add(s[0], s[1])
+	}
+	f.Fuzz(func(t *testing.T, text, uri string) {
+		p, err := parsePattern(text)
+		if err != nil {
+			if text != "" && !strings.Contains(text, "*") {
+				t.Fatalf("%q without a star refused: %v", text, err)
+			}
+			return
+		}
+		// A regexp reads invalid UTF-8 as U+FFFD; SPIFFE IDs have none of either.
+		if strings.ToValidUTF8(text, "") != text || strings.ToValidUTF8(uri, "") != uri {
+			return
+		}
+		if got, want := p.matches(uri), reference(t, text).MatchString(uri); got != want {
+			t.Fatalf("pattern %q on %q: %v, want %v", text, uri, got, want)
+		}
+	})
+}
