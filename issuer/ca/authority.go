@@ -26,8 +26,9 @@ const (
 // domain's bundle, for [Authority].
 type Journal interface {
 	// UpdateCA applies change to the state in one transaction. It may call
-	// change more than once; what change returns ends it with nothing written.
-	// When it returns nil, readers of this issuer find the new bundle.
+	// change more than once; with an error of change, or if change makes no
+	// difference, nothing is written. When it returns nil, readers of this
+	// issuer find the new bundle.
 	UpdateCA(ctx context.Context, change func(*store.CAState) error) (store.Revision, error)
 }
 

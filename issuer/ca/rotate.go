@@ -23,16 +23,14 @@ const (
 	slotB = "x509-CA-B"
 )
 
-var errLooked = errors.New("nothing to write")
-
 // reload reads the records from the journal and puts the active one to work.
 func (a *Authority) reload(ctx context.Context) error {
 	var state []*storepb.X509Authority
 	_, err := a.cfg.Journal.UpdateCA(ctx, func(s *store.CAState) error {
-		state = slices.Clone(s.Authorities)
-		return errLooked
+		state = s.Authorities
+		return nil
 	})
-	if !errors.Is(err, errLooked) {
+	if err != nil {
 		return err
 	}
 	records := make([]*record, 0, len(state))

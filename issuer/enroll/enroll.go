@@ -1,0 +1,63 @@
+// Package enroll owns who may join the trust domain as an agent: it makes join
+// tokens, checks what an agent shows, and has its first SVID signed. It does
+// not speak the RPC (issuer/serverapi) and keeps no records (issuer/store).
+package enroll
+
+import (
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/lanyard-mtls/lanyard/internal/nodeattest"
+	"github.com/lanyard-mtls/lanyard/issuer/ca"
+	"github.com/lanyard-mtls/lanyard/issuer/registry"
+	"github.com/lanyard-mtls/lanyard/issuer/store"
+)
+
+// Config is what an Enroller works with.
+type Config struct {
+	TrustDomain spiffeid.TrustDomain
+	Store       *store.Store
+	Registry    *registry.Registry
+	CA          *ca.Authority
+	// Now is the clock; nil is time.Now.
+	Now func() time.Time
+	// Log may be nil.
+	Log *slog.Logger
+}
+
+// Enroller admits agents. It is safe for concurrent use.
+type Enroller struct {
+	cfg Config
+}
+
+// New returns an Enroller.
+func New(cfg Config) *Enroller {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Enroller{cfg: cfg}
+}
+
+// Errors that callers tell apart; what Enroller returns wraps them, or those of
+// ca.ParseCSR.
+var (
+	// ErrUnknownMethod says that no such method of attestation is configured.
+	ErrUnknownMethod = errors.New("error getting node attestor")
+	// ErrTokenSpent says that the token does not exist, or that another key
+	// has spent it.
+	ErrTokenSpent = errors.New(nodeattest.TokenSpent)
+	// ErrTokenExpired says that the token's life is over.
+	ErrTokenExpired = errors.New(nodeattest.TokenExpired)
+	// ErrBanned says that the agent may not join again.
+	ErrBanned = errors.New(nodeattest.AgentBanned)
+	// ErrBadRequest says that a token cannot be made as asked.
+	ErrBadRequest = errors.New("cannot create join token")
+	// ErrTokenExists says that the token chosen by the caller is there already.
+	ErrTokenExists = errors.New("join token already exists")
+)
