@@ -25,10 +25,11 @@ import (
 // attested. It calls update with the present X509Context at once, or as soon as
 // there is one, and again with every later one, never two at a time, and blocks
 // until ctx is done or the watch cannot go on. It may skip contexts that were
-// replaced before update returned. An error with the gRPC code PermissionDenied
-// means that the caller has no identity (any more); every other error leaves
-// what was handed out as it is. In both cases the service watches again, with a
-// backoff, for as long as its client stays.
+// replaced before update returned. An X509Context without SVIDs and bundles, and
+// an error with the gRPC code PermissionDenied, mean that the caller has no
+// identity (any more); every other error leaves what was handed out as it is.
+// After an error the service watches again, with a backoff, for as long as its
+// client stays; a source that knows when things change should rather block.
 type Source interface {
 	WatchX509Context(ctx context.Context, update func(*workload.X509Context) error) error
 }

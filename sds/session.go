@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -35,6 +36,7 @@ type session struct {
 	acked   uint64 // highest nonce answered by the client
 	started bool   // the first request was accepted
 	trouble string // what was last logged about the source
+	waiting string // what was last logged as not there yet
 	odd     bool   // names that can never come were logged
 }
 
@@ -107,7 +109,22 @@ func (ses *session) respond() error {
 		ses.over = true
 		return fmt.Errorf("%w: %w", errStreamOver, err)
 	}
+	ses.logWaiting()
 	return nil
+}
+
+// logWaiting tells what the client is left waiting for, at each change. A
+// listener that does not come up has its reason here.
+func (ses *session) logWaiting() {
+	names := ses.ledger.unsent()
+	waiting := strings.Join(names, " ")
+	if waiting == ses.waiting {
+		return
+	}
+	ses.waiting = waiting
+	if len(names) > 0 {
+		ses.log.Info("the client waits for secrets that are not there yet", "node", ses.node.id, "names", abbreviateAll(names))
+	}
 }
 
 // due returns what has to be sent now. An SVID that has expired is never handed
