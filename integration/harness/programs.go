@@ -1,0 +1,95 @@
+package harness
+
+import (
+	"context"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// Sidecar is a running `lanyard sidecar`.
+type Sidecar struct {
+	*Process
+	Listen string
+	Status string // host:port of its status server
+}
+
+// SidecarSpec says how a sidecar runs. Its binary is the sidecar alone, at a path of its own (see Stage.Copy).
+type SidecarSpec struct {
+	Name, Binary   string
+	Mode           string // server or client
+	Target         string
+	WorkloadAPI    string
+	Args           []string // rules and the rest
+	NotReadyIsFine bool     // do not wait until it has an identity
+}
+
+// Sidecar starts one and waits until it is ready.
+func (s *Stage) Sidecar(spec SidecarSpec) *Sidecar {
+	s.Helper()
+	side := &Sidecar{Listen: s.Addr(), Status: s.Addr()}
+	args := append([]string{spec.Mode, "--listen", side.Listen, "--target", spec.Target,
+		"--use-workload-api-addr", spec.WorkloadAPI, "--status", "http://" + side.Status}, spec.Args...)
+	side.Process = s.Start(spec.Name, spec.Binary, args...)
+	ready := answers("http://" + side.Status + "/_status")
+	if spec.NotReadyIsFine {
+		ready = accepts(side.Listen)
+	}
+	if err := side.ready(s.Context(), startLimit, ready); err != nil {
+		s.Fatalf("%v", err)
+	}
+	return side
+}
+
+// SidecarBinary is the sidecar alone.
+func (s *Stage) SidecarBinary() string { return filepath.Join(s.Bin, "lanyard-sidecar") }
+
+// SDS starts `lanyard sds run` over a Workload API and returns the socket it serves.
+func (s *Stage) SDS(name, binary, workloadAPI string) string {
+	s.Helper()
+	socket := s.Path(name, "sds.sock")
+	p := s.Start(name, binary, "run", "--listen", "unix:"+socket, "--use-workload-api-addr", workloadAPI)
+	err := p.ready(s.Context(), startLimit, func(context.Context) error {
+		conn, err := net.Dial("unix", socket)
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	})
+	if err != nil {
+		s.Fatalf("%v", err)
+	}
+	return socket
+}
+
+// WebServer starts `python3 -m http.server` over a folder whose index.html holds the text; it returns its address.
+func (s *Stage) WebServer(text string) string {
+	s.Helper()
+	python, err := exec.LookPath("python3")
+	if err != nil {
+		s.Fatalf("%v", err)
+	}
+	addr := s.Addr()
+	host, port, _ := strings.Cut(addr, ":")
+	dir := filepath.Dir(s.WriteFile("web/index.html", text))
+	p := s.Start("http.server", python, "-u", "-m", "http.server", "--protocol", "HTTP/1.1", "--bind", host, "--directory", dir, port)
+	if err := p.ready(s.Context(), startLimit, accepts(addr)); err != nil {
+		s.Fatalf("%v", err)
+	}
+	return addr
+}
+
+// Peer is the path of a real binary in $LANYARD_PEERS; empty if it is not there.
+func Peer(name string) string {
+	dir := os.Getenv("LANYARD_PEERS")
+	if dir == "" {
+		return ""
+	}
+	path, err := exec.LookPath(filepath.Join(dir, name))
+	if err != nil {
+		return ""
+	}
+	return path
+}
