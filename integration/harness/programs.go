@@ -73,7 +73,7 @@ func (s *Stage) WebServer(text string) string {
 	}
 	addr := s.Addr()
 	host, port, _ := strings.Cut(addr, ":")
-	dir := filepath.Dir(s.WriteFile("web/index.html", text))
+	dir := filepath.Dir(s.WriteFile("www/index.html", text))
 	p := s.Start("http.server", python, "-u", "-m", "http.server", "--protocol", "HTTP/1.1", "--bind", host, "--directory", dir, port)
 	if err := p.ready(s.Context(), startLimit, accepts(addr)); err != nil {
 		s.Fatalf("%v", err)
