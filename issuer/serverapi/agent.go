@@ -1,0 +1,157 @@
+package serverapi
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/lanyard-mtls/lanyard/internal/nodeattest"
+	"github.com/lanyard-mtls/lanyard/internal/registration"
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/agentv1"
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
+	"github.com/lanyard-mtls/lanyard/issuer/enroll"
+	"github.com/lanyard-mtls/lanyard/issuer/store"
+	"github.com/lanyard-mtls/lanyard/issuer/store/storepb"
+)
+
+// AgentService is spire.api.server.agent.v1.Agent.
+type AgentService struct {
+	agentv1.UnsafeAgentServer
+	deps Deps
+}
+
+// NewAgentService returns the service.
+func NewAgentService(d Deps) *AgentService {
+	d.setDefaults()
+	return &AgentService{deps: d}
+}
+
+// GetAgent returns one agent. NotFound if there is none.
+func (s *AgentService) GetAgent(_ context.Context, req *agentv1.GetAgentRequest) (*types.Agent, error) {
+	id, err := s.agentID(req.GetId())
+	if err != nil {
+		return nil, err
+	}
+	agent, ok := s.deps.Registry.Agent(id)
+	if !ok {
+		return nil, statusError(codes.NotFound, "agent not found", nil)
+	}
+	return agentProto(agent, req.GetOutputMask())
+}
+
+// DeleteAgent forgets an agent ("evict"): its SVID is refused from now on, and
+// it may join again as a new one.
+func (s *AgentService) DeleteAgent(ctx context.Context, req *agentv1.DeleteAgentRequest) (*emptypb.Empty, error) {
+	id, err := s.agentID(req.GetId())
+	if err != nil {
+		return nil, err
+	}
+	annotate(ctx, slog.String("agent", id.String()))
+	rev, err := s.deps.Store.DeleteAgent(ctx, id)
+	if err != nil {
+		return nil, agentError("failed to remove agent", err)
+	}
+	return &emptypb.Empty{}, s.applied(ctx, rev)
+}
+
+// BanAgent refuses an agent from now on, joining included.
+func (s *AgentService) BanAgent(ctx context.Context, req *agentv1.BanAgentRequest) (*emptypb.Empty, error) {
+	id, err := s.agentID(req.GetId())
+	if err != nil {
+		return nil, err
+	}
+	annotate(ctx, slog.String("agent", id.String()))
+	_, rev, err := s.deps.Store.UpdateAgent(ctx, id, func(a *storepb.Agent) error {
+		a.Banned = true
+		a.Serial, a.NewSerial, a.NewNotAfter = "", "", 0
+		return nil
+	})
+	if err != nil {
+		return nil, agentError("failed to ban agent", err)
+	}
+	return &emptypb.Empty{}, s.applied(ctx, rev)
+}
+
+// maxAgentVersion is SPIRE's, in bytes.
+const maxAgentVersion = 255
+
+// PostStatus keeps the version that the calling agent says it has.
+func (s *AgentService) PostStatus(ctx context.Context, req *agentv1.PostStatusRequest) (*agentv1.PostStatusResponse, error) {
+	version := req.GetAgentVersion()
+	annotate(ctx, slog.String("version", version))
+	if len(version) > maxAgentVersion {
+		return nil, statusError(codes.InvalidArgument, "agent version is too long (max 255 characters)", nil)
+	}
+	if version == "" {
+		return &agentv1.PostStatusResponse{}, nil
+	}
+	_, rev, err := s.deps.Store.UpdateAgent(ctx, CallerFrom(ctx).ID, func(a *storepb.Agent) error {
+		a.AgentVersion = version
+		return nil
+	})
+	if err != nil {
+		return nil, agentError("failed to update agent", err)
+	}
+	return &agentv1.PostStatusResponse{}, s.applied(ctx, rev)
+}
+
+// applied waits until this issuer's readers see what was written.
+func (s *AgentService) applied(ctx context.Context, rev store.Revision) error {
+	if err := s.deps.Registry.Wait(ctx, rev); err != nil {
+		return statusError(codes.Unavailable, "written, but not yet visible", err)
+	}
+	return nil
+}
+
+func (s *AgentService) agentID(p *types.SPIFFEID) (spiffeid.ID, error) {
+	id, err := registration.IDFromProto(p)
+	if err == nil && !nodeattest.IsAgentID(s.deps.TrustDomain, id) {
+		err = errors.New(id.String() + " is not in the agent namespace of trust domain " + s.deps.TrustDomain.Name())
+	}
+	if err != nil {
+		return spiffeid.ID{}, statusError(codes.InvalidArgument, "invalid agent ID", err)
+	}
+	return id, nil
+}
+
+func agentError(msg string, err error) error {
+	if errors.Is(err, store.ErrNotFound) {
+		return statusError(codes.NotFound, "agent not found", nil)
+	}
+	return statusError(codes.Internal, msg, err)
+}
+
+// agentProto returns the agent as it goes over the wire; a nil mask is all of it.
+func agentProto(a *storepb.Agent, mask *types.AgentMask) (*types.Agent, error) {
+	id, err := spiffeid.FromString(a.GetSpiffeId())
+	if err != nil {
+		return nil, statusError(codes.Internal, "agent in the store", err)
+	}
+	p := &types.Agent{Id: registration.IDProto(id)}
+	if mask == nil || mask.AttestationType {
+		p.AttestationType = a.GetAttestationType()
+	}
+	if mask == nil || mask.X509SvidSerialNumber {
+		p.X509SvidSerialNumber = a.GetSerial()
+	}
+	if mask == nil || mask.X509SvidExpiresAt {
+		p.X509SvidExpiresAt = a.GetNotAfter()
+	}
+	if mask == nil || mask.Selectors {
+		p.Selectors = a.GetSelectors()
+	}
+	if mask == nil || mask.Banned {
+		p.Banned = enroll.Banned(a)
+	}
+	if mask == nil || mask.CanReattest {
+		p.CanReattest = a.GetCanReattest()
+	}
+	if mask == nil || mask.AgentVersion {
+		p.AgentVersion = a.GetAgentVersion()
+	}
+	return p, nil
+}

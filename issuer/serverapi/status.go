@@ -1,0 +1,52 @@
+package serverapi
+
+import (
+	"context"
+	"errors"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
+)
+
+// statusError is the error of a method: "msg: cause" or, of NotFound, msg alone,
+// as SPIRE words them. A cause that is the end of the caller's own context is
+// told as that, whatever code says.
+func statusError(code codes.Code, msg string, cause error) error {
+	switch {
+	case errors.Is(cause, context.Canceled):
+		code = codes.Canceled
+	case errors.Is(cause, context.DeadlineExceeded):
+		code = codes.DeadlineExceeded
+	}
+	if cause != nil && code != codes.NotFound {
+		msg += ": " + cause.Error()
+	}
+	return status.Error(code, msg)
+}
+
+// itemStatus is [statusError] for one result of a batch.
+func itemStatus(code codes.Code, msg string, cause error) *types.Status {
+	st := status.Convert(statusError(code, msg, cause))
+	return &types.Status{Code: int32(st.Code()), Message: st.Message()}
+}
+
+// itemOK is the status of a result that is fine; clients dereference it.
+func itemOK() *types.Status {
+	return &types.Status{Code: int32(codes.OK), Message: codes.OK.String()}
+}
+
+// denied is a PermissionDenied that tells an agent why, so that it knows
+// whether to join again, renew or give up.
+func denied(reason types.PermissionDeniedDetails_Reason, msg string) error {
+	st := status.New(codes.PermissionDenied, msg)
+	if reason == types.PermissionDeniedDetails_UNKNOWN {
+		return st.Err()
+	}
+	detailed, err := st.WithDetails(&types.PermissionDeniedDetails{Reason: reason})
+	if err != nil {
+		return st.Err()
+	}
+	return detailed.Err()
+}
