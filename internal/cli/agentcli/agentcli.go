@@ -1,0 +1,91 @@
+// Package agentcli owns the verbs that talk to a node agent's sockets: fetching and watching identities, and health. They
+// speak the SPIFFE Workload API, to Lanyard's agent and to any other. It does not run an agent.
+package agentcli
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+
+	"github.com/lanyard-mtls/lanyard/internal/cli"
+)
+
+// Verbs gives the commands, to be put below "lanyard agent" or at the top where the program is called spire-agent.
+func Verbs(env *cli.Env) []*cobra.Command {
+	fetch := fetchX509(env, "fetch")
+	fetch.Long = "Fetch this process's X.509-SVIDs from the Workload API; the same as fetch x509."
+	fetch.AddCommand(fetchX509(env, "x509"))
+	cli.NotYet(fetch, "jwt")
+	api := &cobra.Command{Use: "api", Short: "Be a workload: fetch and watch identities"}
+	api.AddCommand(fetch, watch(env))
+	return []*cobra.Command{cli.NotYet(api, "validate"), healthcheck(env)}
+}
+
+// verb is one that calls the agent's public socket.
+type verb struct {
+	*cobra.Command
+	env    *cli.Env
+	socket cli.SocketFlags
+}
+
+func newVerb(env *cli.Env, name, short string) *verb {
+	v := &verb{Command: &cobra.Command{Use: name + " [flags]", Short: short, DisableFlagsInUseLine: true}, env: env}
+	fs := v.Flags()
+	fs.SortFlags = false
+	fs.StringVar(&v.socket.Path, "socketPath", "", "`PATH` of the agent's socket (default $SPIFFE_ENDPOINT_SOCKET, else "+env.WorkloadSocket()+")")
+	fs.StringVar(&v.socket.Instance, "instance", "", "`NAME` to fill in for %i in $SPIRE_AGENT_PUBLIC_SOCKET_TEMPLATE")
+	return v
+}
+
+// path is the socket to dial.
+func (v *verb) path() (string, error) {
+	return v.socket.Resolve(v.env, "SPIRE_AGENT_PUBLIC_SOCKET_TEMPLATE", "SPIFFE_ENDPOINT_SOCKET", v.env.WorkloadSocket())
+}
+
+// connect dials the agent.
+func (v *verb) connect() (*grpc.ClientConn, error) {
+	path, err := v.path()
+	if err != nil {
+		return nil, err
+	}
+	cc, err := cli.DialWorkloadAPI(v.Context(), path)
+	if err != nil {
+		err = fmt.Errorf("Workload API at %s: %w", path, rootCause(err))
+	}
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+		err = cli.Hint(err, "is the node agent running? Start it, or name its socket with -socketPath")
+	}
+	return cc, err
+}
+
+// rootCause drops the wrappings that name the path once more.
+func rootCause(err error) error {
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		return errno
+	}
+	return err
+}
+
+func healthcheck(env *cli.Env) *cobra.Command {
+	v := newVerb(env, "healthcheck", "Ask the agent whether it is healthy: exit 0 if so, 1 if not")
+	var h cli.Health
+	h.AddFlags(v.Flags())
+	v.RunE = func(*cobra.Command, []string) error {
+		h.Start(env, "agent")
+		cc, err := v.connect()
+		if err == nil {
+			defer cc.Close()
+			err = h.Check(v.Context(), env, cc, "agent")
+		}
+		if err != nil {
+			return fmt.Errorf("agent is unhealthy: %w", err)
+		}
+		fmt.Fprintln(env.Stdout, "Agent is healthy.")
+		return nil
+	}
+	return v.Command
+}

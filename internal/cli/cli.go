@@ -1,0 +1,176 @@
+// Package cli owns what all of Lanyard's commands share: SPIRE's flag style, one-line errors with advice, exit codes, output
+// formats and default paths. It knows no role; the verbs that only talk to a role's socket are in the packages below it.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// Env is what a command sees of its process.
+type Env struct {
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	Getenv         func(string) string
+	Root           bool    // the effective user is root
+	Dialect        Dialect // whose command line is spoken
+}
+
+// Dialect is whose command line a process speaks, by the name it was started as.
+type Dialect int
+
+// The dialects. SPIRE's and ghostunnel's differ from Lanyard's in default paths and in how errors look, not in verbs and flags.
+const (
+	Lanyard Dialect = iota
+	SPIREServer
+	SPIREAgent
+	Ghostunnel
+)
+
+// DialectOf gives the dialect for argv[0] without its directory: only the exact names are taken.
+func DialectOf(name string) Dialect {
+	switch name {
+	case "spire-server":
+		return SPIREServer
+	case "spire-agent":
+		return SPIREAgent
+	case "ghostunnel":
+		return Ghostunnel
+	}
+	return Lanyard
+}
+
+// SPIRE says whether the dialect is one of SPIRE's two.
+func (d Dialect) SPIRE() bool { return d == SPIREServer || d == SPIREAgent }
+
+// OSEnv is the environment of this process.
+func OSEnv(d Dialect) *Env {
+	return &Env{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Root: os.Geteuid() == 0, Dialect: d}
+}
+
+// Execute runs the command that args (without argv[0]) name below root, and gives the exit code: 0; 1 for a failure; 2 for
+// wrong usage of a verb that is Lanyard's own, 1 where it is one of SPIRE's or ghostunnel's (see ExitLikeSPIRE).
+func Execute(ctx context.Context, env *Env, root *cobra.Command, args []string) int {
+	prepare(env, root)
+	if len(args) > 0 && (args[0] == cobra.ShellCompRequestCmd || args[0] == cobra.ShellCompNoDescRequestCmd) {
+		root.SetArgs(args)
+		return env.finish(root, root.ExecuteContext(ctx))
+	}
+	cmd, args, err := normalize(env, root, args)
+	if err != nil {
+		return env.finish(cmd, err)
+	}
+	root.SetArgs(args)
+	ran, err := root.ExecuteContextC(ctx)
+	return env.finish(ran, err)
+}
+
+// prepare gives the whole tree its manners.
+func prepare(env *Env, root *cobra.Command) {
+	root.SilenceErrors, root.SilenceUsage = true, true
+	root.SetIn(env.Stdin)
+	root.SetOut(env.Stdout)
+	root.SetErr(env.Stderr)
+	if env.Dialect == Ghostunnel { // help goes to stderr there
+		root.SetOut(env.Stderr)
+	}
+	root.SetFlagErrorFunc(flagError)
+	root.SetUsageTemplate(usageTemplate)
+	root.SetHelpTemplate(helpTemplate)
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	hideHelp(root)
+}
+
+func hideHelp(root *cobra.Command) {
+	for _, c := range root.Commands() {
+		if c.Name() == "help" || c.Name() == "completion" {
+			c.Hidden = true
+		}
+	}
+}
+
+// finish prints err and gives the exit code.
+func (env *Env) finish(cmd *cobra.Command, err error) int {
+	if err == nil {
+		return 0
+	}
+	var usage *UsageError
+	isUsage := errors.As(err, &usage)
+	switch {
+	case errors.Is(err, errPrinted):
+	case env.Dialect == Ghostunnel && isUsage:
+		fmt.Fprintf(env.Stderr, "ghostunnel: error: %v, try --help\n", err)
+	case env.Dialect == Ghostunnel:
+		printLines(env.Stderr, "error: ", err)
+	default:
+		printLines(env.Stderr, "Error: ", err)
+	}
+	for _, hint := range hintsOf(err) {
+		fmt.Fprintf(env.Stderr, "hint: %s\n", hint)
+	}
+	if isUsage && !likeSPIRE(cmd) {
+		return 2
+	}
+	return 1
+}
+
+// printLines prints an error that joins several one a line, each with the prefix.
+func printLines(w io.Writer, prefix string, err error) {
+	for line := range strings.SplitSeq(strings.TrimRight(err.Error(), "\n"), "\n") {
+		fmt.Fprintln(w, prefix+line)
+	}
+}
+
+const exitLikeSPIRE = "exit"
+
+// ExitLikeSPIRE makes cmd and all below it exit with 1 for wrong usage too.
+func ExitLikeSPIRE(cmd *cobra.Command) *cobra.Command {
+	if cmd.Annotations == nil {
+		cmd.Annotations = map[string]string{}
+	}
+	cmd.Annotations[exitLikeSPIRE] = "spire"
+	return cmd
+}
+
+func likeSPIRE(cmd *cobra.Command) bool {
+	for c := cmd; c != nil; c = c.Parent() {
+		if c.Annotations[exitLikeSPIRE] != "" {
+			return true
+		}
+	}
+	return false
+}
+
+const usageTemplate = `Usage:
+  {{if .Runnable}}{{.UseLine}}{{else}}{{.CommandPath}} VERB [flags]{{end}}
+{{- if .HasAvailableSubCommands}}
+
+Verbs:{{range .Commands}}{{if .IsAvailableCommand}}
+  {{rpad .Name .NamePadding}} {{.Short}}{{end}}{{end}}{{end}}
+{{- if .HasExample}}
+
+Examples:
+{{.Example}}{{end}}
+{{- if .HasAvailableLocalFlags}}
+
+Flags (-name and --name are the same):
+{{.LocalFlags.FlagUsagesWrapped 110 | trimTrailingWhitespaces}}{{end}}
+{{- if .HasAvailableInheritedFlags}}
+
+Flags of all verbs of {{.Parent.Name}}:
+{{.InheritedFlags.FlagUsagesWrapped 110 | trimTrailingWhitespaces}}{{end}}
+{{- if .HasAvailableSubCommands}}
+
+"{{.CommandPath}} VERB -h" tells more about one.{{end}}
+`
+
+const helpTemplate = `{{with (or .Long .Short)}}{{. | trimTrailingWhitespaces}}
+
+{{end}}{{.UsageString}}`
