@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"cmp"
 	"context"
 	"net"
 	"os"
@@ -20,6 +21,7 @@ type Sidecar struct {
 type SidecarSpec struct {
 	Name, Binary   string
 	Mode           string // server or client
+	Listen         string // a free address if empty
 	Target         string
 	WorkloadAPI    string
 	Args           []string // rules and the rest
@@ -29,7 +31,7 @@ type SidecarSpec struct {
 // Sidecar starts one and waits until it is ready.
 func (s *Stage) Sidecar(spec SidecarSpec) *Sidecar {
 	s.Helper()
-	side := &Sidecar{Listen: s.Addr(), Status: s.Addr()}
+	side := &Sidecar{Listen: cmp.Or(spec.Listen, s.Addr()), Status: s.Addr()}
 	args := append([]string{spec.Mode, "--listen", side.Listen, "--target", spec.Target,
 		"--use-workload-api-addr", spec.WorkloadAPI, "--status", "http://" + side.Status}, spec.Args...)
 	side.Process = s.Start(spec.Name, spec.Binary, args...)
