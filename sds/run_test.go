@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -23,18 +24,27 @@ import (
 // startBridge runs the standalone server over api until the test ends.
 func startBridge(t testing.TB, api *workloadtest.Server, change ...func(*Config)) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "ly")
+	path, _ := runBridge(t, api, change...)
+	return path
+}
+
+// runBridge runs the standalone server until stop is called or the test ends.
+func runBridge(t testing.TB, api *workloadtest.Server, change ...func(*Config)) (path string, stop func()) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "ly") // short: a socket's path is limited
 	check(t, err)
-	cfg := Config{SocketPath: filepath.Join(dir, "sds.sock"), WorkloadAPIAddr: api.Addr()}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	ready := make(chan net.Addr, 1)
+	cfg := Config{
+		SocketPath: filepath.Join(dir, "sds.sock"), WorkloadAPIAddr: api.Addr(), Ready: func(a net.Addr) { ready <- a },
+	}
 	for _, f := range change {
 		f(&cfg)
 	}
-	ready := make(chan net.Addr, 1)
-	cfg.Ready = func(a net.Addr) { ready <- a }
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- Run(ctx, cfg) }()
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {
 			t.Errorf("sds.Run: %v", err)
@@ -42,15 +52,15 @@ func startBridge(t testing.TB, api *workloadtest.Server, change ...func(*Config)
 		if _, err := os.Stat(cfg.SocketPath); err == nil {
 			t.Error("the socket file is left behind")
 		}
-		os.RemoveAll(dir)
 	})
+	t.Cleanup(stop)
 	select {
 	case <-ready:
 	case err := <-ended:
-		ended <- nil
+		ended <- err
 		t.Fatal(err)
 	}
-	return cfg.SocketPath
+	return cfg.SocketPath, stop
 }
 
 func dialSocket(t testing.TB, path string) secretv3.SecretDiscoveryServiceClient {
