@@ -28,7 +28,7 @@ build: ## static binaries into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o bin/ ./cmd/...
 
 bench: build ## the sidecar pair beside its peers, as ratios in one run
-	@$(GO) run ./bench -bin bin
+	LANYARD_BIN=$(CURDIR)/bin $(GO) test -run '^$$' -bench . -benchtime 3s -timeout 20m ./bench
 
 interop: build ## the tests with the real binaries in $$LANYARD_PEERS; fails where one is missing
 	@integration/tools/deps.sh curl envoy python
