@@ -1,0 +1,141 @@
+// Package nodeagent owns the node agent as a whole: its configuration, and the
+// order in which its parts start and stop. What they do is in the packages below.
+package nodeagent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/grpc"
+
+	"github.com/lanyard-mtls/lanyard/internal/nodeattest"
+	"github.com/lanyard-mtls/lanyard/internal/workload"
+	"github.com/lanyard-mtls/lanyard/nodeagent/svidcache"
+	"github.com/lanyard-mtls/lanyard/nodeagent/upstream"
+)
+
+// Config says which issuer an agent belongs to and where it serves.
+type Config struct {
+	// TrustDomain is the issuer's.
+	TrustDomain spiffeid.TrustDomain
+	// DataDir has the agent's key and SVID (SPIRE's agent-data.json and
+	// keys.json). It is this agent's alone, and locked.
+	DataDir string
+	// ServerAddress is the issuer's host:port.
+	ServerAddress string
+	// SocketPath is where the Workload API is served, to everyone on the node.
+	SocketPath string
+	// AdminSocketPath is where health is served to the agent's own user alone;
+	// "" is nowhere.
+	AdminSocketPath string
+	// JoinToken is needed to join, once.
+	JoinToken string
+	// TrustBundle (PEM), or the file TrustBundlePath, verifies the issuer until
+	// its bundle was fetched. At most one is set.
+	TrustBundle     []byte
+	TrustBundlePath string
+	// InsecureBootstrap takes whoever answers at ServerAddress the first time
+	// for the issuer; for trials only. It is ignored where there is a bundle.
+	InsecureBootstrap bool
+	// SyncInterval is how often the issuer is asked for changes; 0 is 5 s.
+	SyncInterval time.Duration
+	// X509SVIDCacheMaxSize is how many SVIDs are kept that no workload asked
+	// for; 0 is 1000.
+	X509SVIDCacheMaxSize int
+	// DiscoverWorkloadPath adds the selectors unix:path and unix:sha256.
+	DiscoverWorkloadPath bool
+	// WorkloadSizeLimit is the longest executable that is hashed, in bytes; 0
+	// is any, below 0 none.
+	WorkloadSizeLimit int64
+	// WorkloadKeyType is ec-p256 (as ""), ec-p384, rsa-2048 or rsa-4096.
+	WorkloadKeyType string
+	// Log may be nil.
+	Log *slog.Logger
+	// Ready is called once, when the sockets answer. The agent may not have
+	// joined by then: callers are told Unavailable until it has. May be nil.
+	Ready func(Addrs)
+	// Services are served on the Workload API's socket besides it, such as
+	// Envoy's SDS. They must not keep the source beyond their own calls.
+	Services []func(grpc.ServiceRegistrar, X509Source)
+}
+
+// Addrs are where an agent serves.
+type Addrs struct {
+	Socket net.Addr
+	// AdminSocket is nil where none is configured.
+	AdminSocket net.Addr
+}
+
+// X509Source gives further services what their callers are entitled to.
+type X509Source interface {
+	// WatchX509Context calls update with what the caller of the RPC of ctx is
+	// given, at once and at each change, until ctx ends. The caller is attested
+	// from ctx. It returns a status error (PermissionDenied: no identity;
+	// Unavailable: not synced or not attested), update's error, or ctx's.
+	WatchX509Context(ctx context.Context, update func(*workload.X509Context) error) error
+}
+
+// Validate reports all that is wrong with the configuration. It reads the file
+// TrustBundlePath and nothing else.
+func (c Config) Validate() error {
+	_, err := c.trustBundle()
+	return errors.Join(c.validate(), err)
+}
+
+func (c Config) validate() error {
+	var errs []error
+	require := func(value, key string) {
+		if value == "" {
+			errs = append(errs, fmt.Errorf("%s is not set", key))
+		}
+	}
+	require(c.TrustDomain.Name(), "trust_domain")
+	require(c.DataDir, "data_dir")
+	require(c.SocketPath, "socket_path")
+	if _, port, err := net.SplitHostPort(c.ServerAddress); err != nil || port == "" {
+		errs = append(errs, fmt.Errorf("issuer address %q: want host:port", c.ServerAddress))
+	}
+	if c.JoinToken != "" {
+		errs = append(errs, nodeattest.CheckJoinToken(c.JoinToken))
+	}
+	if c.TrustBundle != nil && c.TrustBundlePath != "" {
+		errs = append(errs, errors.New("two trust bundles are set: keep one"))
+	}
+	if c.SocketPath != "" && c.SocketPath == c.AdminSocketPath {
+		errs = append(errs, fmt.Errorf("socket_path and admin_socket_path are the same: %s", c.SocketPath))
+	}
+	if c.SyncInterval < 0 {
+		errs = append(errs, fmt.Errorf("sync_interval %s is negative", c.SyncInterval))
+	}
+	if c.X509SVIDCacheMaxSize < 0 {
+		errs = append(errs, fmt.Errorf("x509_svid_cache_max_size %d is negative", c.X509SVIDCacheMaxSize))
+	}
+	errs = append(errs, svidcache.CheckKeyType(c.WorkloadKeyType))
+	return errors.Join(errs...)
+}
+
+// trustBundle returns nil where none is configured.
+func (c Config) trustBundle() (*x509bundle.Bundle, error) {
+	pem := c.TrustBundle
+	if c.TrustBundlePath != "" {
+		var err error
+		if pem, err = os.ReadFile(c.TrustBundlePath); err != nil {
+			return nil, fmt.Errorf("trust bundle: %w", err)
+		}
+	}
+	if pem == nil || c.TrustDomain.IsZero() {
+		return nil, nil
+	}
+	bundle, err := upstream.ParseTrustBundle(c.TrustDomain, pem)
+	if err != nil && c.TrustBundlePath != "" {
+		err = fmt.Errorf("%s: %w", c.TrustBundlePath, err)
+	}
+	return bundle, err
+}

@@ -1,0 +1,96 @@
+package svidcache
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/lanyard-mtls/lanyard/internal/registration"
+)
+
+// index finds the records whose selectors a caller has all of. Each record is
+// filed under one of its selectors, the one with the fewest records so far, so
+// that a caller's look-up reads few records however many there are.
+type index struct {
+	bySelector map[registration.Selector]map[*record]struct{}
+	filedUnder map[*record]registration.Selector
+}
+
+func newIndex() index {
+	return index{
+		bySelector: make(map[registration.Selector]map[*record]struct{}),
+		filedUnder: make(map[*record]registration.Selector),
+	}
+}
+
+func (ix *index) add(r *record) {
+	if len(r.entry.Selectors) == 0 {
+		return // would match everybody
+	}
+	best := slices.MinFunc(r.entry.Selectors, func(a, b registration.Selector) int {
+		return cmp.Compare(len(ix.bySelector[a]), len(ix.bySelector[b]))
+	})
+	if ix.bySelector[best] == nil {
+		ix.bySelector[best] = make(map[*record]struct{})
+	}
+	ix.bySelector[best][r] = struct{}{}
+	ix.filedUnder[r] = best
+}
+
+func (ix *index) remove(r *record) {
+	sel, ok := ix.filedUnder[r]
+	if !ok {
+		return
+	}
+	delete(ix.filedUnder, r)
+	delete(ix.bySelector[sel], r)
+	if len(ix.bySelector[sel]) == 0 {
+		delete(ix.bySelector, sel)
+	}
+}
+
+// match returns what a caller with the selectors is given, ordered by entry ID.
+// Entries that are stored elsewhere (StoreSVID) are not; of those with the same
+// hint, the oldest is (SPIFFE Workload API, section 5.2.1).
+func (ix *index) match(selectors registration.SelectorSet) []*record {
+	var found []*record
+	for sel := range selectors {
+		for r := range ix.bySelector[sel] {
+			if !r.entry.StoreSVID && selectors.HasAll(r.entry.Selectors) {
+				found = append(found, r)
+			}
+		}
+	}
+	slices.SortFunc(found, func(a, b *record) int { return cmp.Compare(a.entry.ID, b.entry.ID) })
+	oldest := make(map[string]*record)
+	for _, r := range found {
+		if other := oldest[r.entry.Hint]; other == nil || r.entry.CreatedAt.Before(other.entry.CreatedAt) {
+			oldest[r.entry.Hint] = r
+		}
+	}
+	return slices.DeleteFunc(found, func(r *record) bool {
+		return r.entry.Hint != "" && oldest[r.entry.Hint] != r
+	})
+}
+
+// nearest returns the entry that the caller lacks the fewest selectors for, the
+// smallest ID of several, and those selectors.
+func (ix *index) nearest(selectors registration.SelectorSet) (registration.Entry, []registration.Selector, bool) {
+	var best *record
+	var bestMissing []registration.Selector
+	for r := range ix.filedUnder {
+		if r.entry.StoreSVID {
+			continue
+		}
+		missing := slices.DeleteFunc(slices.Clone(r.entry.Selectors), func(s registration.Selector) bool {
+			_, has := selectors[s]
+			return has
+		})
+		if best == nil || cmp.Or(cmp.Compare(len(missing), len(bestMissing)), cmp.Compare(r.entry.ID, best.entry.ID)) < 0 {
+			best, bestMissing = r, missing
+		}
+	}
+	if best == nil {
+		return registration.Entry{}, nil, false
+	}
+	return best.entry, bestMissing, true
+}

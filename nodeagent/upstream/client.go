@@ -1,0 +1,251 @@
+package upstream
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
+)
+
+// Config says which issuer to talk to and as whom.
+type Config struct {
+	TrustDomain spiffeid.TrustDomain
+	// DataDir has the state files and is this agent's alone.
+	DataDir string
+	// ServerAddress is host:port; all addresses of the name are used.
+	ServerAddress string
+	// JoinToken may be empty once the agent has joined.
+	JoinToken string
+	// TrustBundle verifies the issuer until its own bundle is known; nil if
+	// that is on disk already, or with InsecureBootstrap.
+	TrustBundle       *x509bundle.Bundle
+	InsecureBootstrap bool
+	// SyncInterval is the time from one poll to the next; 0 is 5 s.
+	SyncInterval time.Duration
+	// Log may be nil.
+	Log *slog.Logger
+}
+
+// Client is the agent towards its issuer.
+type Client struct {
+	cfg   Config
+	log   *slog.Logger
+	id    *identity
+	links links
+	// joined is closed when there are an SVID and a bundle.
+	joined chan struct{}
+	// denials carries the newest word that the issuer refuses the agent.
+	denials chan denial
+	batch   batchSize
+}
+
+// denial is a refusal of the agent itself, and the SVID that met it.
+type denial struct {
+	reason types.PermissionDeniedDetails_Reason
+	svid   *x509svid.SVID
+}
+
+// Open reads the state files. It fails where they are damaged or of another
+// trust domain, and with [ErrNoIdentity] where the agent has not joined and has
+// no token. It does not connect.
+func Open(cfg Config) (*Client, error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.SyncInterval == 0 {
+		cfg.SyncInterval = 5 * time.Second
+	}
+	id, err := openIdentity(cfg.DataDir, cfg.TrustDomain)
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{
+		cfg: cfg, log: cfg.Log, id: id,
+		joined:  make(chan struct{}),
+		denials: make(chan denial, 1),
+	}
+	c.links.open = func(svid *x509svid.SVID) (*link, error) {
+		return dial(cfg.ServerAddress, svid, c.source(svid).tlsConfig())
+	}
+	if err := c.canStart(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// canStart reports what no waiting would mend.
+func (c *Client) canStart() error {
+	svid, bundle := c.id.current()
+	if c.cfg.JoinToken == "" {
+		if svid == nil {
+			return ErrNoIdentity
+		}
+		if leaf := svid.Certificates[0]; !time.Now().Before(leaf.NotAfter) {
+			return fmt.Errorf("the SVID of agent %s expired at %s and there is no join token: %s", svid.ID, leaf.NotAfter.UTC().Format(time.RFC3339), newTokenMend)
+		}
+	}
+	if bundle == nil && c.cfg.TrustBundle == nil && !c.cfg.InsecureBootstrap {
+		return fmt.Errorf("no trust bundle to verify the issuer with: give the output of bundle show at the issuer (-trustBundle)")
+	}
+	return nil
+}
+
+func (c *Client) source(svid *x509svid.SVID) linkSource {
+	return linkSource{svid: svid, td: c.cfg.TrustDomain, bundle: func() *x509bundle.Bundle {
+		_, bundle := c.id.current()
+		return bundle
+	}}
+}
+
+// Joined is closed when the agent has an SVID and its trust domain's bundle.
+func (c *Client) Joined() <-chan struct{} { return c.joined }
+
+// ID returns the agent's SPIFFE ID, the zero ID before it has joined.
+func (c *Client) ID() spiffeid.ID {
+	if svid, _ := c.id.current(); svid != nil {
+		return svid.ID
+	}
+	return spiffeid.ID{}
+}
+
+// Run joins, if need be, and keeps the agent's own SVID fresh until ctx ends. It
+// outlasts an issuer that is away. It returns a [*RefusedError] when the issuer
+// refuses the agent, and the cause when joining cannot work.
+func (c *Client) Run(ctx context.Context) error {
+	defer c.links.close()
+	for {
+		if err := c.join(ctx); err != nil {
+			return err
+		}
+		select {
+		case <-c.joined:
+		default:
+			close(c.joined)
+		}
+		refused, err := c.keep(ctx)
+		if err != nil {
+			return err
+		}
+		if err := c.drop(refused); err != nil {
+			return err
+		}
+	}
+}
+
+// drop deletes the refused SVID. It is nil if there is a token to join anew with.
+func (c *Client) drop(refused *RefusedError) error {
+	if err := c.id.forget(); err != nil {
+		return fmt.Errorf("%w; and it could not be deleted: %w", refused, err)
+	}
+	if refused.Reason == types.PermissionDeniedDetails_AGENT_BANNED || !c.hasNewToken(refused.ID) {
+		return refused
+	}
+	c.log.Warn("the issuer refuses the agent's SVID: joining anew with the configured token", "id", refused.ID, "reason", refused.Reason.String())
+	return nil
+}
+
+// call makes one call that anyone may make.
+func (c *Client) call(ctx context.Context, f func(context.Context, *grpc.ClientConn) error) error {
+	_, err := c.callLink(ctx, f)
+	return err
+}
+
+// agentCall makes one call that the issuer answers to agents only. It takes
+// note of what the answer says about this agent.
+func (c *Client) agentCall(ctx context.Context, f func(context.Context, *grpc.ClientConn) error) error {
+	l, err := c.callLink(ctx, f)
+	if l == nil {
+		return err
+	}
+	if err == nil {
+		return c.id.confirm(l.svid)
+	}
+	reason, denied := denialReason(err)
+	if l.svid == nil && (status.Code(err) == codes.PermissionDenied || status.Code(err) == codes.Unauthenticated) {
+		reason, denied = types.PermissionDeniedDetails_AGENT_EXPIRED, true
+	}
+	if denied {
+		svid, _ := c.id.current()
+		if l.svid != nil {
+			svid = l.svid
+		}
+		c.deny(denial{reason: reason, svid: svid})
+	}
+	return err
+}
+
+// deny replaces what keep has not looked at yet.
+func (c *Client) deny(d denial) {
+	for {
+		select {
+		case c.denials <- d:
+			return
+		default:
+		}
+		select {
+		case <-c.denials:
+		default:
+		}
+	}
+}
+
+func (c *Client) callLink(ctx context.Context, f func(context.Context, *grpc.ClientConn) error) (*link, error) {
+	l, done, err := c.links.use(c.usable())
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	err = withTimeout(ctx, func(ctx context.Context) error { return f(ctx, l.conn) })
+	if status.Code(err) == codes.DeadlineExceeded && ctx.Err() == nil {
+		// The other end may be gone without a word.
+		c.links.drop(l)
+	}
+	return l, l.explain(err)
+}
+
+// usable returns the SVID to connect with. An expired one is not shown: without
+// it the issuer still says whether it is there.
+func (c *Client) usable() *x509svid.SVID {
+	svid, _ := c.id.current()
+	if svid == nil || !time.Now().Before(svid.Certificates[0].NotAfter) {
+		return nil
+	}
+	return svid
+}
+
+// jitter spreads d over 10 % to either side.
+func jitter(d time.Duration) time.Duration {
+	return time.Duration(float64(d) * (0.9 + 0.2*rand.Float64()))
+}
+
+// pause waits for d, a little more or less, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(jitter(d))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
+
+// growing is a time that grows by half with each failure, up to most.
+type growing struct{ first, most, last time.Duration }
+
+func (g *growing) next() time.Duration {
+	g.last = min(max(g.first, g.last*3/2), g.most)
+	return g.last
+}
+
+func (g *growing) reset() { g.last = 0 }
