@@ -14,15 +14,15 @@ type envoyPair struct {
 	server, client *harness.Envoy
 }
 
-// newEnvoyPair starts both; socket gives each its SDS socket.
-func newEnvoyPair(t *testing.T, d *harness.Domain, delta bool, socket func(workload, spiffeID, envoy string) string) envoyPair {
+// newEnvoyPair starts both; how says the protocol and whose configuration, socket gives each its SDS socket.
+func newEnvoyPair(t *testing.T, d *harness.Domain, how harness.EnvoySpec, socket func(workload, spiffeID, envoy string) string) envoyPair {
 	t.Helper()
 	webID, userID := d.ID("/web"), d.ID("/user")
 	spec := func(name, id, peerID, target string, server bool) harness.EnvoySpec {
 		binary := d.Copy(envoyBinary(t), name)
 		return harness.EnvoySpec{
 			Name: name, Binary: binary, Server: server, Target: target, SDSSocket: socket(name, id, binary),
-			Certificate: "default", Bundle: "ROOTCA", PeerID: peerID, Delta: delta,
+			Certificate: "default", Bundle: "ROOTCA", PeerID: peerID, Delta: how.Delta, Printed: how.Printed,
 		}
 	}
 	var pair envoyPair
@@ -73,13 +73,18 @@ func envoyIDs(t *testing.T, envoy *harness.Envoy) []string {
 	return slices.Compact(ids)
 }
 
+// hows are the ways an Envoy takes secrets: both protocols, on a configuration written by hand and on the printed one.
+func hows() []harness.EnvoySpec {
+	return []harness.EnvoySpec{{}, {Delta: true}, {Printed: true}, {Delta: true, Printed: true}}
+}
+
 func TestEnvoyOverTheAgentsSocket(t *testing.T) {
-	for _, delta := range []bool{false, true} {
-		t.Run(fmt.Sprintf("delta=%v", delta), func(t *testing.T) {
+	for _, how := range hows() {
+		t.Run(fmt.Sprintf("delta=%v,printed=%v", how.Delta, how.Printed), func(t *testing.T) {
 			envoyBinary(t)
 			d := harness.NewDomain(t, bin, harness.Options{})
 			d.Start()
-			pair := newEnvoyPair(t, d, delta, func(_, spiffeID, envoy string) string {
+			pair := newEnvoyPair(t, d, how, func(_, spiffeID, envoy string) string {
 				d.Entry(spiffeID, envoy, 0) // the agent attests the Envoy itself
 				return d.AgentSocket
 			})
@@ -92,7 +97,7 @@ func TestEnvoyRefusesAnotherIdentity(t *testing.T) {
 	envoyBinary(t)
 	d := harness.NewDomain(t, bin, harness.Options{})
 	d.Start()
-	pair := newEnvoyPair(t, d, false, func(_, spiffeID, envoy string) string {
+	pair := newEnvoyPair(t, d, harness.EnvoySpec{Printed: true}, func(_, spiffeID, envoy string) string {
 		d.Entry(spiffeID, envoy, 0)
 		return d.AgentSocket
 	})
@@ -117,12 +122,12 @@ func bridge(d *harness.Domain, workloadAPI string) func(workload, spiffeID, envo
 }
 
 func TestEnvoyOverLanyardSDS(t *testing.T) {
-	for _, delta := range []bool{false, true} {
-		t.Run(fmt.Sprintf("delta=%v", delta), func(t *testing.T) {
+	for _, how := range hows()[2:] {
+		t.Run(fmt.Sprintf("delta=%v", how.Delta), func(t *testing.T) {
 			envoyBinary(t)
 			d := harness.NewDomain(t, bin, harness.Options{})
 			d.Start()
-			newEnvoyPair(t, d, delta, bridge(d, d.WorkloadAPI())).check(t, d)
+			newEnvoyPair(t, d, how, bridge(d, d.WorkloadAPI())).check(t, d)
 		})
 	}
 }

@@ -82,10 +82,10 @@ func TestInteropEnvoyOverLanyardSDSOverSPIREAgent(t *testing.T) {
 	envoyBinary(t)
 	d := harness.NewDomain(t, bin, harness.Options{SPIREAgent: peer(t, "spire-agent")})
 	d.Start()
-	newEnvoyPair(t, d, false, bridge(d, d.WorkloadAPI())).check(t, d)
+	newEnvoyPair(t, d, harness.EnvoySpec{Printed: true}, bridge(d, d.WorkloadAPI())).check(t, d)
 }
 
-// TestInteropNothingOfOursBesideTheSidecar runs our sidecars under SPIRE alone.
+// TestInteropSidecarsUnderSPIREAlone runs our sidecars under SPIRE alone.
 func TestInteropSidecarsUnderSPIREAlone(t *testing.T) {
 	c := newChain(t, harness.Options{SPIREAgent: peer(t, "spire-agent"), SPIREServer: peer(t, "spire-server")})
 	if got, err := curl(t.Context(), c.client(c.userID, "--verify-uri", c.serverID).Listen); err != nil || got != greeting {

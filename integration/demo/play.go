@@ -112,15 +112,15 @@ func (s *stage) envoys() {
 		s.say("SKIP the Envoy leg: no Envoy for this system")
 		return
 	}
-	spec := harness.EnvoySpec{
-		Name: "web's Envoy", Binary: s.register(s.webID, s.set.envoy, "web-envoy"), Server: true, Target: s.web,
-		SDSSocket: s.AgentSocket, Certificate: "default", Bundle: "ROOTCA", PeerID: s.userID,
-	}
-	server := s.Envoy(spec)
-	client := s.Envoy(harness.EnvoySpec{
-		Name: "curl's Envoy", Binary: s.register(s.userID, s.set.envoy, "curl-envoy"), Target: server.Listen,
-		SDSSocket: s.AgentSocket, Certificate: "default", Bundle: "ROOTCA", PeerID: s.webID,
-	})
+	spec := harness.EnvoySpec{SDSSocket: s.AgentSocket, Certificate: "default", Bundle: "ROOTCA", Delta: true, Printed: true}
+	web, user := spec, spec
+	web.Name, web.Server, web.Target, web.PeerID = "web-envoy", true, s.web, s.userID
+	web.Binary = s.register(s.webID, s.set.envoy, web.Name)
+	server := s.Envoy(web)
+	user.Name, user.Target, user.PeerID = "curl-envoy", server.Listen, s.webID
+	user.Binary = s.register(s.userID, s.set.envoy, user.Name)
+	client := s.Envoy(user)
+	s.say("both run on the configuration that `lanyard sds bootstrap` prints")
 	s.legs = append(s.legs, &leg{name: "Envoys", plain: client.Listen, tls: server.Listen, refusal: s.envoyRefusal(server)})
 	s.curl(client.Listen)
 }

@@ -3,6 +3,7 @@ package harness
 import (
 	"encoding/json"
 	"os/exec"
+	"path/filepath"
 	"strings"
 )
 
@@ -23,31 +24,40 @@ type EnvoySpec struct {
 	Bundle       string // SDS name of the bundle
 	PeerID       string // the only SPIFFE ID it speaks with
 	Delta        bool   // the delta protocol instead of state-of-the-world
+	Printed      bool   // on the configuration `lanyard sds bootstrap` prints, instead of one written here
 }
 
 // Envoy starts one and waits until it is ready, which it is once it has its secrets.
 func (s *Stage) Envoy(spec EnvoySpec) *Envoy {
 	s.Helper()
 	envoy := &Envoy{Listen: s.Addr(), Admin: s.Addr()}
-	file := s.WriteFile(spec.Name+".json", spec.bootstrap(s, envoy.Listen, envoy.Admin))
-	return s.startEnvoy(envoy, spec.Name, spec.Binary, file)
-}
-
-// EnvoyWith starts an Envoy on a bootstrap configuration that somebody else wrote.
-func (s *Stage) EnvoyWith(name, binary, config, listen, admin string) *Envoy {
-	s.Helper()
-	return s.startEnvoy(&Envoy{Listen: listen, Admin: admin}, name, binary, s.WriteFile(name+".yaml", config))
-}
-
-func (s *Stage) startEnvoy(envoy *Envoy, name, binary, file string) *Envoy {
-	s.Helper()
-	cmd := exec.Command(binary, "-c", file, "--concurrency", "2", "--disable-hot-restart", "--log-level", "warning")
+	config := spec.bootstrap(s, envoy.Listen, envoy.Admin)
+	if spec.Printed {
+		config = s.printedBootstrap(spec, envoy)
+	}
+	file := s.WriteFile(spec.Name+".yaml", config) // JSON is YAML
+	cmd := exec.Command(spec.Binary, "-c", file, "--concurrency", "2", "--disable-hot-restart", "--log-level", "warning")
 	cmd.Dir = s.Dir
-	envoy.Process = s.StartCmd(name, cmd)
+	envoy.Process = s.StartCmd(spec.Name, cmd)
 	if err := envoy.ready(s.Context(), startLimit, answers("http://"+envoy.Admin+"/ready")); err != nil {
 		s.Fatalf("%v", err)
 	}
 	return envoy
+}
+
+// printedBootstrap is the configuration Lanyard prints for the same.
+func (s *Stage) printedBootstrap(spec EnvoySpec, envoy *Envoy) string {
+	s.Helper()
+	leg := "-outbound"
+	if spec.Server {
+		leg = "-inbound"
+	}
+	args := []string{"sds", "bootstrap", "-sdsSocket", spec.SDSSocket, "-admin", envoy.Admin, "-svidName", spec.Certificate,
+		"-bundleName", spec.Bundle, leg + "Listen", envoy.Listen, leg + "Target", spec.Target, leg + "Peer", spec.PeerID}
+	if !spec.Delta {
+		args = append(args, "-sotw")
+	}
+	return s.Run(filepath.Join(s.Bin, "lanyard"), args...)
 }
 
 // object is a JSON object.
