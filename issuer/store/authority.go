@@ -1,0 +1,171 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	mvccpb "go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
+	"github.com/lanyard-mtls/lanyard/issuer/store/storepb"
+)
+
+// CAState is what an authority of this issuer and the trust domain's bundle
+// must agree on.
+type CAState struct {
+	// Bundle is never nil; a new one has only its trust domain. Its sequence
+	// number is the store's to count.
+	Bundle *types.Bundle
+	// Authorities are this issuer's, oldest first.
+	Authorities []*storepb.X509Authority
+}
+
+// UpdateCA replaces the bundle and this issuer's authorities by what change
+// makes of them, in one transaction; nothing is written if it makes no
+// difference. The bundle's sequence number grows by one when its set of
+// authorities of any kind, taints included, is another than before. change
+// must be free of other effects: it runs again when others change the bundle
+// meanwhile. Its error is returned as it is.
+func (s *Store) UpdateCA(ctx context.Context, change func(*CAState) error) (Revision, error) {
+	ctx, end, err := s.begin(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer end()
+	for range maxAttempts {
+		rev, err := s.updateCA(ctx, change)
+		if !errors.Is(err, ErrConflict) {
+			return rev, err
+		}
+	}
+	return 0, fmt.Errorf("bundle: %w", ErrConflict)
+}
+
+// updateCA tries once. The bundle's revision guards the authorities too: every
+// change to either writes it.
+func (s *Store) updateCA(ctx context.Context, change func(*CAState) error) (Revision, error) {
+	resp, err := s.client.Txn(ctx).Then(clientv3.OpGet(bundleKey), clientv3.OpGet(authorityDir, clientv3.WithPrefix())).Commit()
+	if err != nil {
+		return 0, s.fault("update bundle", err)
+	}
+	bundleKV := first(resp.Responses[0].GetResponseRange().Kvs)
+	old, err := s.caState(bundleKV, resp.Responses[1].GetResponseRange().Kvs)
+	if err != nil {
+		return 0, err
+	}
+	state := old.clone()
+	if err := change(&state); err != nil {
+		return 0, err
+	}
+	state.Bundle.TrustDomain = old.Bundle.TrustDomain
+	state.Bundle.SequenceNumber = old.Bundle.SequenceNumber
+	if !sameAuthorities(old.Bundle, state.Bundle) {
+		state.Bundle.SequenceNumber++
+	}
+	var t txn
+	if err := t.putAuthorities(old, state); err != nil {
+		return 0, err
+	}
+	if len(t.then) == 0 && proto.Equal(old.Bundle, state.Bundle) {
+		return Revision(modRevision(bundleKV)), nil
+	}
+	data, err := encode(state.Bundle)
+	if err != nil {
+		return 0, err
+	}
+	t.unchanged(bundleKey, modRevision(bundleKV))
+	t.put(bundleKey, data)
+	done, err := t.commit(ctx, s)
+	switch {
+	case err != nil:
+		return 0, s.fault("update bundle", err)
+	case !done.Succeeded:
+		return 0, ErrConflict
+	}
+	return Revision(done.Header.Revision), nil
+}
+
+// caState reads the records; bundle is nil in a new store.
+func (s *Store) caState(bundle *mvccpb.KeyValue, authorities []*mvccpb.KeyValue) (CAState, error) {
+	state := CAState{Bundle: &types.Bundle{TrustDomain: s.cfg.TrustDomain.Name()}}
+	if bundle != nil {
+		var err error
+		if state.Bundle, err = decodeBundle(s.cfg.TrustDomain, bundle.Value); err != nil {
+			return CAState{}, err
+		}
+	}
+	for _, kv := range authorities {
+		a, err := decodeAuthority(string(kv.Key[len(authorityDir):]), kv.Value)
+		if err != nil {
+			return CAState{}, err
+		}
+		state.Authorities = append(state.Authorities, a)
+	}
+	SortAuthorities(state.Authorities)
+	return state, nil
+}
+
+// SortAuthorities puts the oldest first.
+func SortAuthorities(as []*storepb.X509Authority) {
+	slices.SortFunc(as, func(a, b *storepb.X509Authority) int {
+		return cmp.Or(cmp.Compare(a.IssuedAt, b.IssuedAt), cmp.Compare(a.AuthorityId, b.AuthorityId))
+	})
+}
+
+func (c CAState) clone() CAState {
+	clone := CAState{Bundle: proto.Clone(c.Bundle).(*types.Bundle)}
+	for _, a := range c.Authorities {
+		clone.Authorities = append(clone.Authorities, proto.Clone(a).(*storepb.X509Authority))
+	}
+	return clone
+}
+
+// putAuthorities writes the difference between the two states.
+func (t *txn) putAuthorities(old, state CAState) error {
+	before := make(map[string]*storepb.X509Authority)
+	for _, a := range old.Authorities {
+		before[a.AuthorityId] = a
+	}
+	written := make(map[string]bool)
+	for _, a := range state.Authorities {
+		if a.AuthorityId == "" || written[a.AuthorityId] {
+			return fmt.Errorf("store: update bundle: authority ID %q is empty or there twice", a.AuthorityId)
+		}
+		written[a.AuthorityId] = true
+		if was := before[a.AuthorityId]; was != nil && proto.Equal(was, a) {
+			continue
+		}
+		data, err := encode(a)
+		if err != nil {
+			return err
+		}
+		t.put(authorityKey(a.AuthorityId), data)
+	}
+	for id := range before {
+		if !written[id] {
+			t.delete(authorityKey(id))
+		}
+	}
+	return nil
+}
+
+// sameAuthorities compares the bundles as sets of authorities.
+func sameAuthorities(a, b *types.Bundle) bool {
+	return sameSet(a.X509Authorities, b.X509Authorities) &&
+		sameSet(a.JwtAuthorities, b.JwtAuthorities) &&
+		sameSet(a.WitAuthorities, b.WitAuthorities)
+}
+
+func sameSet[M proto.Message](a, b []M) bool {
+	has := func(list []M, one M) bool {
+		return slices.ContainsFunc(list, func(other M) bool { return proto.Equal(one, other) })
+	}
+	return len(a) == len(b) &&
+		!slices.ContainsFunc(a, func(one M) bool { return !has(b, one) }) &&
+		!slices.ContainsFunc(b, func(one M) bool { return !has(a, one) })
+}

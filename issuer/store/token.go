@@ -1,0 +1,227 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	mvccpb "go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/google/uuid"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/lanyard-mtls/lanyard/internal/registration"
+	"github.com/lanyard-mtls/lanyard/issuer/store/storepb"
+)
+
+// CreateToken stores rec for a join token, under a hash of it. The error wraps
+// ErrExists if the token is there already, spent or not.
+func (s *Store) CreateToken(ctx context.Context, token string, rec *storepb.JoinToken) error {
+	ctx, end, err := s.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
+	if token == "" {
+		return errors.New("store: the join token is empty")
+	}
+	data, err := encode(rec)
+	if err != nil {
+		return err
+	}
+	var t txn
+	t.unchanged(tokenKey(token), 0)
+	t.put(tokenKey(token), data)
+	resp, err := t.commit(ctx, s)
+	switch {
+	case err != nil:
+		return s.fault("create join token", err)
+	case !resp.Succeeded:
+		return fmt.Errorf("join token: %w", ErrExists)
+	}
+	return nil
+}
+
+// Join is an agent that presents a join token. The caller has checked that the
+// agent holds the key.
+type Join struct {
+	Token string
+	// KeyHash is the SHA-256 of the agent's SubjectPublicKeyInfo.
+	KeyHash [32]byte
+	// Agent is the record to store, with the serial of its new SVID.
+	Agent *storepb.Agent
+	Now   time.Time
+}
+
+// SpendToken admits the agent and binds the token to its key, in one
+// transaction with the entry for the token's agent ID, if it names one. Within
+// the token's life the same key may come again, and replaces the agent's
+// record, for an answer can be lost on the way. The error wraps
+// ErrTokenUnknown, ErrTokenExpired (the token is deleted then) or
+// ErrAgentBanned; nothing else is written with an error.
+func (s *Store) SpendToken(ctx context.Context, j Join) (*storepb.Agent, Revision, error) {
+	ctx, end, err := s.begin(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer end()
+	id, err := spiffeid.FromString(j.Agent.GetSpiffeId())
+	if err != nil {
+		return nil, 0, fmt.Errorf("store: spend join token: agent ID %q: %w", j.Agent.GetSpiffeId(), err)
+	}
+	for range maxAttempts {
+		rev, err := s.spend(ctx, j, id)
+		if errors.Is(err, ErrConflict) {
+			continue
+		}
+		if err != nil {
+			return nil, 0, err
+		}
+		return proto.Clone(j.Agent).(*storepb.Agent), rev, nil
+	}
+	return nil, 0, fmt.Errorf("join token: %w", ErrConflict)
+}
+
+// spend tries once.
+func (s *Store) spend(ctx context.Context, j Join, id spiffeid.ID) (Revision, error) {
+	kvs, err := s.read(ctx, tokenKey(j.Token), agentKey(id))
+	if err != nil {
+		return 0, s.fault("spend join token", err)
+	}
+	tokenKV, agentKV := kvs[0], kvs[1]
+	if tokenKV == nil {
+		return 0, ErrTokenUnknown
+	}
+	rec := &storepb.JoinToken{}
+	if err := proto.Unmarshal(tokenKV.Value, rec); err != nil {
+		return 0, fmt.Errorf("record of a join token: %w", err)
+	}
+	spent := len(rec.SpentBy) > 0
+	if spent && !bytes.Equal(rec.SpentBy, j.KeyHash[:]) {
+		return 0, ErrTokenUnknown
+	}
+	if j.Now.Unix() >= rec.ExpiresAt {
+		return 0, s.expireToken(ctx, tokenKV)
+	}
+	if err := mayJoin(id, agentKV); err != nil {
+		return 0, err
+	}
+	t := txn{}
+	t.unchanged(tokenKey(j.Token), tokenKV.ModRevision)
+	t.unchanged(agentKey(id), modRevision(agentKV))
+	data, err := encode(j.Agent)
+	if err != nil {
+		return 0, err
+	}
+	t.put(agentKey(id), data)
+	if !spent {
+		if err := s.bind(ctx, &t, j, rec, id); err != nil {
+			return 0, err
+		}
+	}
+	resp, err := t.commit(ctx, s)
+	switch {
+	case err != nil:
+		return 0, s.fault("spend join token", err)
+	case !resp.Succeeded:
+		return 0, ErrConflict
+	}
+	return Revision(resp.Header.Revision), nil
+}
+
+func mayJoin(id spiffeid.ID, kv *mvccpb.KeyValue) error {
+	if kv == nil {
+		return nil
+	}
+	agent, err := decodeAgent(id.String(), kv.Value)
+	if err != nil {
+		return err
+	}
+	if agent.Banned {
+		return fmt.Errorf("agent %s: %w", id, ErrAgentBanned)
+	}
+	return nil
+}
+
+// bind adds to t what happens only at the first use of the token: it becomes
+// the key's, and the agent gets the entry for its second ID.
+func (s *Store) bind(ctx context.Context, t *txn, j Join, rec *storepb.JoinToken, id spiffeid.ID) error {
+	rec.SpentBy = j.KeyHash[:]
+	data, err := encode(rec)
+	if err != nil {
+		return err
+	}
+	t.put(tokenKey(j.Token), data)
+	if rec.AgentId == "" {
+		return nil
+	}
+	alias, err := spiffeid.FromString(rec.AgentId)
+	if err != nil {
+		return fmt.Errorf("record of a join token: agent ID %q: %w", rec.AgentId, err)
+	}
+	e := registration.Entry{
+		ID:        uuid.NewString(),
+		SPIFFEID:  alias,
+		ParentID:  id,
+		Selectors: []registration.Selector{aliasSelector(id)},
+		CreatedAt: s.cfg.Now().UTC().Truncate(time.Second),
+	}
+	kvs, err := s.read(ctx, uniqueDir+e.Key())
+	if err != nil {
+		return s.fault("spend join token", err)
+	}
+	t.unchanged(uniqueDir+e.Key(), modRevision(kvs[0]))
+	if kvs[0] != nil {
+		return nil // somebody made the same entry beforehand
+	}
+	value, err := encodeEntry(e)
+	if err != nil {
+		return err
+	}
+	t.put(entryKey(e.ID), value)
+	for key, value := range derivedKeys(e) {
+		t.put(key, value)
+	}
+	return nil
+}
+
+// expireToken deletes the token just read and returns ErrTokenExpired.
+func (s *Store) expireToken(ctx context.Context, kv *mvccpb.KeyValue) error {
+	var t txn
+	t.unchanged(string(kv.Key), kv.ModRevision)
+	t.delete(string(kv.Key))
+	if _, err := t.commit(ctx, s); err != nil {
+		return s.fault("delete expired join token", err)
+	}
+	return ErrTokenExpired
+}
+
+// DeleteExpiredTokens deletes the join tokens whose life ended by now, spent or
+// not, and returns how many.
+func (s *Store) DeleteExpiredTokens(ctx context.Context, now time.Time) (int, error) {
+	ctx, end, err := s.begin(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer end()
+	resp, err := s.client.Get(ctx, tokenDir, clientv3.WithPrefix())
+	if err != nil {
+		return 0, s.fault("delete expired join tokens", err)
+	}
+	deleted := 0
+	for _, kv := range resp.Kvs {
+		rec := &storepb.JoinToken{}
+		if err := proto.Unmarshal(kv.Value, rec); err == nil && now.Unix() < rec.ExpiresAt {
+			continue
+		}
+		if err := s.expireToken(ctx, kv); !errors.Is(err, ErrTokenExpired) {
+			return deleted, err
+		}
+		deleted++
+	}
+	return deleted, nil
+}

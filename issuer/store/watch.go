@@ -1,0 +1,132 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/lanyard-mtls/lanyard/internal/registration"
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
+	"github.com/lanyard-mtls/lanyard/issuer/store/storepb"
+)
+
+// Kind says what an Event is about.
+type Kind int
+
+// The kinds of events. Join tokens have none: nothing outside the store reads them.
+const (
+	KindEntry Kind = iota + 1
+	KindAgent
+	KindBundle
+	KindAuthority
+)
+
+// Event is one record that was written or deleted. Of the last four fields the
+// one of its Kind is set, unless it was deleted.
+type Event struct {
+	Kind Kind
+	// ID is the entry's, agent's or authority's; empty for the bundle.
+	ID      string
+	Deleted bool
+
+	Entry     registration.Entry
+	Agent     *storepb.Agent
+	Bundle    *types.Bundle
+	Authority *storepb.X509Authority
+}
+
+// Batch is what changed up to a revision. It never holds part of a transaction;
+// it may hold no event that anybody outside needs to know.
+type Batch struct {
+	Revision Revision
+	Events   []Event
+}
+
+// Watch calls handle for all that changed after the revision, in order, until
+// ctx ends, handle fails, or the store closes, and returns why. The error
+// wraps ErrCompacted if the history since then is no longer kept.
+func (s *Store) Watch(ctx context.Context, after Revision, handle func(Batch) error) error {
+	ctx, end, err := s.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
+	ch := s.client.Watch(ctx, root, clientv3.WithPrefix(), clientv3.WithRev(int64(after)+1))
+	for resp := range ch {
+		if resp.CompactRevision != 0 {
+			return fmt.Errorf("watch after revision %d: %w", after, ErrCompacted)
+		}
+		if err := resp.Err(); err != nil {
+			return s.fault("watch", err)
+		}
+		if len(resp.Events) == 0 {
+			continue
+		}
+		if err := handle(s.batch(resp.Events)); err != nil {
+			return err
+		}
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return errors.New("store: etcd ended the watch")
+}
+
+func (s *Store) batch(events []*clientv3.Event) Batch {
+	b := Batch{Revision: Revision(events[len(events)-1].Kv.ModRevision)}
+	for _, e := range events {
+		event, ok := s.event(e)
+		if ok {
+			b.Events = append(b.Events, event)
+		}
+	}
+	return b
+}
+
+// event reads one; false if nobody needs it. An entry or agent whose record
+// cannot be read is announced as deleted, for what it was before is no longer
+// so; of the bundle and the authorities the last good record stays.
+func (s *Store) event(e *clientv3.Event) (Event, bool) {
+	key := string(e.Kv.Key)
+	event := Event{Deleted: e.Type == clientv3.EventTypeDelete}
+	event.Kind, event.ID = kindOf(key)
+	if event.Kind == 0 || event.Deleted {
+		return event, event.Kind != 0
+	}
+	var err error
+	switch event.Kind {
+	case KindEntry:
+		event.Entry, err = decodeEntry(event.ID, e.Kv.Value)
+	case KindAgent:
+		event.Agent, err = decodeAgent(event.ID, e.Kv.Value)
+	case KindBundle:
+		event.Bundle, err = decodeBundle(s.cfg.TrustDomain, e.Kv.Value)
+	case KindAuthority:
+		event.Authority, err = decodeAuthority(event.ID, e.Kv.Value)
+	}
+	if err != nil {
+		s.cfg.Log.Error("a record cannot be read and is left out", "key", key, "error", err)
+		gone := event.Kind == KindEntry || event.Kind == KindAgent
+		return Event{Kind: event.Kind, ID: event.ID, Deleted: true}, gone
+	}
+	return event, true
+}
+
+func kindOf(key string) (Kind, string) {
+	if id, ok := strings.CutPrefix(key, entryDir); ok {
+		return KindEntry, id
+	}
+	if id, ok := strings.CutPrefix(key, agentDir); ok {
+		return KindAgent, id
+	}
+	if id, ok := strings.CutPrefix(key, authorityDir); ok {
+		return KindAuthority, id
+	}
+	if key == bundleKey {
+		return KindBundle, ""
+	}
+	return 0, ""
+}
