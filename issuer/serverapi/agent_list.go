@@ -71,7 +71,7 @@ func (s *AgentService) ListAgents(_ context.Context, req *agentv1.ListAgentsRequ
 	return resp, nil
 }
 
-// expiryLayout is what SPIRE's clients send: a Go time, printed.
+// expiryLayout is how SPIRE's clients write a time.
 const expiryLayout = "2006-01-02 15:04:05 -0700 -07"
 
 // maxFilterSelectors bounds the work of a filter for each agent.
