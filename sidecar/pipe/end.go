@@ -57,9 +57,7 @@ func (e *End) nextTLS() (*buffer, error) {
 			continue
 		}
 		// Reading may have made crypto/tls answer a key update.
-		if err := e.sock.flush(); err != nil {
-			return nil, err
-		}
+		e.sock.flushNow()
 		// An error of fill comes back through Read, where crypto/tls judges it.
 		_ = e.sock.fill()
 	}

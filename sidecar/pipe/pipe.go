@@ -61,8 +61,11 @@ func Join(ctx context.Context, a, b *End) Result {
 	res.Forward = j.copy(b, a)
 	wg.Wait()
 	stop()
-	a.sock.Close()
-	b.sock.Close()
+	for _, s := range []*Socket{a.sock, b.sock} {
+		s.Close()
+		s.dropIn()
+		s.dropOut()
+	}
 	res.Cause, res.Err = j.result()
 	return res
 }

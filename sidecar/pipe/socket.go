@@ -28,9 +28,10 @@ type Socket struct {
 	sawEnd bool    // Read has returned inErr
 	fillFn func(fd uintptr) bool
 
-	outMu  sync.Mutex
-	out    *buffer // gathered, not written yet; guarded by outMu
-	outErr error   // guarded by outMu
+	outMu    sync.Mutex
+	out      *buffer // gathered, not written yet; guarded by outMu
+	outErr   error   // guarded by outMu
+	flushing bool    // flush is in its system call; guarded by outMu
 
 	closing sync.Once
 }
@@ -126,46 +127,83 @@ func (s *Socket) takeIn() *buffer {
 }
 
 // Write implements net.Conn for the tls.Conn above. Both goroutines of a pipe
-// come here: the reading one when crypto/tls answers a key update.
+// come here, the reading one when crypto/tls answers a key update; so it never
+// waits for the network. What one call of End.write makes fits into a buffer.
 func (s *Socket) Write(b []byte) (int, error) {
 	if !s.joined {
 		return s.Conn.Write(b)
 	}
 	s.outMu.Lock()
 	defer s.outMu.Unlock()
-	written := 0
-	for len(b) > 0 && s.outErr == nil {
-		if s.out == nil {
-			s.out = s.buffers.take()
-			s.out.data = s.out.array[:0]
-		}
-		n := min(len(b), bufferSize-len(s.out.data))
-		s.out.data = append(s.out.data, b[:n]...)
-		b, written = b[n:], written+n
-		if len(s.out.data) == bufferSize {
-			s.flushLocked()
-		}
+	if s.outErr != nil {
+		return 0, s.outErr
 	}
-	return written, s.outErr
+	if s.out == nil {
+		s.out = s.buffers.take()
+		s.out.data = s.out.array[:0]
+	}
+	s.out.data = append(s.out.data, b...)
+	return len(b), nil
 }
 
-// flush writes what has been gathered.
+// flush writes what has been gathered, and waits for the network. It is for the
+// writing goroutine.
 func (s *Socket) flush() error {
 	s.outMu.Lock()
 	defer s.outMu.Unlock()
-	s.flushLocked()
+	for s.out != nil && s.outErr == nil {
+		buf := s.out
+		s.out, s.flushing = nil, true
+		s.outMu.Unlock()
+		_, err := s.Conn.Write(buf.data)
+		s.outMu.Lock()
+		s.flushing = false
+		s.buffers.give(buf)
+		if err != nil {
+			s.outErr = err
+		}
+	}
 	return s.outErr
 }
 
-func (s *Socket) flushLocked() {
-	if s.out == nil {
+// flushNow writes what has been gathered as far as the kernel takes it at once.
+// It is for the reading goroutine, which must not wait for the other end to
+// read: that one may wait for us to. What is left goes out with the next flush.
+func (s *Socket) flushNow() {
+	s.outMu.Lock()
+	defer s.outMu.Unlock()
+	if s.out == nil || s.flushing || s.outErr != nil {
 		return
 	}
-	if s.outErr == nil {
-		_, s.outErr = s.Conn.Write(s.out.data)
+	// An error shows up again where bytes are read or written in earnest.
+	_ = s.raw.Write(func(fd uintptr) bool {
+		if n, err := unix.Write(int(fd), s.out.data); err == nil {
+			s.out.data = s.out.data[n:]
+		}
+		return true
+	})
+	if len(s.out.data) == 0 {
+		s.buffers.give(s.out)
+		s.out = nil
 	}
-	s.buffers.give(s.out)
-	s.out = nil
+}
+
+// dropOut gives back what was gathered and can no longer be written.
+func (s *Socket) dropOut() {
+	s.outMu.Lock()
+	defer s.outMu.Unlock()
+	if s.out != nil {
+		s.buffers.give(s.out)
+		s.out = nil
+	}
+}
+
+// dropIn gives back what was taken in and nobody will read.
+func (s *Socket) dropIn() {
+	if s.in != nil {
+		s.buffers.give(s.in)
+		s.in = nil
+	}
 }
 
 // SetWriteDeadline implements net.Conn. crypto/tls sets one in the past once it
@@ -175,85 +213,4 @@ func (s *Socket) SetWriteDeadline(t time.Time) error {
 		return nil
 	}
 	return s.Conn.SetWriteDeadline(t)
-}
-
-// CloseWrite sends a FIN: no more bytes will follow.
-func (s *Socket) CloseWrite() error {
-	if c, ok := s.Conn.(interface{ CloseWrite() error }); ok {
-		return c.CloseWrite()
-	}
-	return nil
-}
-
-// Close closes the socket; bytes in the kernel's send queue still go out.
-func (s *Socket) Close() error {
-	var err error
-	s.closing.Do(func() { err = s.Conn.Close() })
-	return err
-}
-
-// closeAfterAlert closes a socket that cannot be read from any more, after the
-// alert that crypto/tls may have written about it.
-func (s *Socket) closeAfterAlert() {
-	s.Conn.SetWriteDeadline(time.Now().Add(flushWait))
-	s.flush()
-	s.Close()
-}
-
-// Reset closes the socket so that the other end sees a reset and does not take
-// what it got for all there was. What is in the send queue is lost. A UNIX socket
-// knows no reset; there it is a close.
-func (s *Socket) Reset() {
-	s.closing.Do(func() {
-		if tcp, ok := s.Conn.(*net.TCPConn); ok {
-			tcp.SetLinger(0)
-		}
-		s.Conn.Close()
-	})
-}
-
-const (
-	flushWait   = time.Second // for the send queue to empty before a reset
-	refusalWait = time.Second // for the other end to read why it was refused
-)
-
-// resetAfterFlush is Reset once the other end has all that was written, or
-// flushWait is over.
-func (s *Socket) resetAfterFlush() {
-	if tcp, ok := s.Conn.(*net.TCPConn); ok {
-		deadline := time.Now().Add(flushWait)
-		for wait := time.Millisecond; queued(tcp) > 0 && time.Now().Before(deadline); wait = min(2*wait, 50*time.Millisecond) {
-			time.Sleep(wait) // the kernel has no event for an empty send queue
-		}
-	}
-	s.Reset()
-}
-
-// queued is how many bytes the other end has not acknowledged.
-func queued(tcp *net.TCPConn) int {
-	raw, err := tcp.SyscallConn()
-	if err != nil {
-		return 0
-	}
-	n := 0
-	if err := raw.Control(func(fd uintptr) {
-		if v, err := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ); err == nil {
-			n = v
-		}
-	}); err != nil {
-		return 0
-	}
-	return n
-}
-
-// CloseRefused ends a connection whose handshake was refused, with the alert
-// written: were it closed at once while input is unread, the kernel would send a
-// reset that may overtake the alert.
-func (s *Socket) CloseRefused() {
-	defer s.Close()
-	if s.CloseWrite() != nil {
-		return
-	}
-	s.SetReadDeadline(time.Now().Add(refusalWait))
-	io.CopyN(io.Discard, s.Conn, 64<<10)
 }

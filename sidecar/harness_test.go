@@ -1,0 +1,286 @@
+package sidecar_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+
+	"github.com/lanyard-mtls/lanyard/internal/testca"
+	"github.com/lanyard-mtls/lanyard/internal/workload/workloadtest"
+	"github.com/lanyard-mtls/lanyard/sidecar"
+)
+
+const (
+	webID = "spiffe://one.test/web"
+	dbID  = "spiffe://one.test/db"
+	limit = 30 * time.Second // what a test waits for anything at most
+)
+
+// running is a sidecar that runs until the test ends.
+type running struct {
+	addr, status string
+	log          *journal
+	cancel       context.CancelFunc
+	done         chan error
+	err          error // what Run returned, once done is closed
+}
+
+// start runs a sidecar with cfg, once its addresses are bound.
+func start(t *testing.T, cfg sidecar.Config) *running {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	r := &running{log: newJournal(t), cancel: cancel, done: make(chan error, 1)}
+	ready := make(chan sidecar.Addrs, 1)
+	cfg.Log = slog.New(slog.NewJSONHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	cfg.Ready = func(a sidecar.Addrs) { ready <- a }
+	if cfg.Listen == "" {
+		cfg.Listen = "127.0.0.1:0"
+	}
+	go func() { r.done <- sidecar.Run(ctx, cfg) }()
+	select {
+	case a := <-ready:
+		r.addr = a.Listen.String()
+		if a.Status != nil {
+			r.status = a.Status.String()
+		}
+	case err := <-r.done:
+		cancel()
+		t.Fatalf("Run: %v", err)
+	}
+	t.Cleanup(func() { r.stop(t) })
+	return r
+}
+
+// stop ends the sidecar and returns what Run returned.
+func (r *running) stop(t *testing.T) error {
+	t.Helper()
+	r.cancel()
+	return r.wait(t)
+}
+
+func (r *running) wait(t *testing.T) error {
+	t.Helper()
+	select {
+	case err, open := <-r.done:
+		if open {
+			r.err = err
+			close(r.done)
+		}
+	case <-time.After(limit):
+		t.Fatalf("the sidecar does not end\n%s", stacks())
+	}
+	return r.err
+}
+
+// journal keeps log records and lets tests wait for them.
+type journal struct {
+	t       testing.TB
+	mu      sync.Mutex
+	records []map[string]any // guarded by mu
+	changed chan struct{}    // guarded by mu
+}
+
+func newJournal(t testing.TB) *journal { return &journal{t: t, changed: make(chan struct{})} }
+
+func (j *journal) Write(line []byte) (int, error) {
+	rec := map[string]any{}
+	if err := json.Unmarshal(line, &rec); err != nil {
+		j.t.Errorf("log line %q: %v", line, err)
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.records = append(j.records, rec)
+	close(j.changed)
+	j.changed = make(chan struct{})
+	return len(line), nil
+}
+
+// connections waits until there are n connection records and returns them.
+func (j *journal) connections(n int) []map[string]any {
+	j.t.Helper()
+	return j.await("connection", n)
+}
+
+func (j *journal) await(msg string, n int) []map[string]any {
+	j.t.Helper()
+	timeout := time.After(limit)
+	for {
+		j.mu.Lock()
+		var found []map[string]any
+		for _, rec := range j.records {
+			if rec["msg"] == msg {
+				found = append(found, rec)
+			}
+		}
+		changed := j.changed
+		j.mu.Unlock()
+		if len(found) >= n {
+			return found
+		}
+		select {
+		case <-changed:
+		case <-timeout:
+			j.t.Fatalf("%d records %q, want %d\n%s", len(found), msg, n, stacks())
+		}
+	}
+}
+
+// count is how many connection records there are now.
+func (j *journal) count() int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	n := 0
+	for _, rec := range j.records {
+		if rec["msg"] == "connection" {
+			n++
+		}
+	}
+	return n
+}
+
+// want checks fields of the only connection record.
+func (j *journal) want(fields map[string]any) map[string]any {
+	j.t.Helper()
+	recs := j.connections(1)
+	if len(recs) != 1 {
+		j.t.Fatalf("%d records, want 1: %v", len(recs), recs)
+	}
+	for k, want := range fields {
+		got := recs[0][k]
+		if s, ok := want.(string); ok && strings.HasPrefix(s, "~") {
+			if text, _ := got.(string); !strings.Contains(text, s[1:]) {
+				j.t.Errorf("record has %s=%q, want it to contain %q", k, got, s[1:])
+			}
+		} else if n, ok := want.(int); ok {
+			if got != float64(n) {
+				j.t.Errorf("record has %s=%v, want %d", k, got, n)
+			}
+		} else if got != want {
+			j.t.Errorf("record has %s=%v, want %v", k, got, want)
+		}
+	}
+	return recs[0]
+}
+
+func agent(t testing.TB, svid *x509svid.SVID, bundles ...*x509bundle.Bundle) *workloadtest.Server {
+	t.Helper()
+	return workloadtest.Start(t, []*x509svid.SVID{svid}, bundles...)
+}
+
+// backend is a TCP server that handles each connection with serve.
+func backend(t *testing.T, serve func(*net.TCPConn)) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	check(t, err)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				defer conn.Close()
+				serve(conn.(*net.TCPConn))
+			})
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		wg.Wait()
+	})
+	return l.Addr().String()
+}
+
+// echo sends back what comes, and ends when its client does.
+func echo(c *net.TCPConn) {
+	if _, err := io.Copy(c, struct{ io.Reader }{c}); err == nil {
+		c.CloseWrite()
+	}
+}
+
+func dial(t testing.TB, addr string) *net.TCPConn {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
+	check(t, err)
+	t.Cleanup(func() { c.Close() })
+	check(t, c.SetDeadline(time.Now().Add(limit)))
+	return c.(*net.TCPConn)
+}
+
+// roundTrip sends s over a new connection, half-closes, and returns the answer.
+func roundTrip(t testing.TB, addr, s string) (string, error) {
+	t.Helper()
+	c := dial(t, addr)
+	defer c.Close()
+	if _, err := io.WriteString(c, s); err != nil {
+		return "", err
+	}
+	if err := c.CloseWrite(); err != nil {
+		return "", err
+	}
+	got, err := io.ReadAll(c)
+	return string(got), err
+}
+
+// pair is app -> client -> server -> backend.
+type pair struct {
+	ca             *testca.CA
+	webAgent       *workloadtest.Server // of the client
+	dbAgent        *workloadtest.Server // of the server
+	client, server *running
+}
+
+// newPair starts one whose server lets webID in.
+func newPair(t *testing.T, target string, change ...func(client, server *sidecar.Config)) *pair {
+	t.Helper()
+	p := &pair{ca: testca.New(t, "one.test")}
+	p.webAgent = agent(t, p.ca.SVID(t, webID), p.ca.Bundle())
+	p.dbAgent = agent(t, p.ca.SVID(t, dbID), p.ca.Bundle())
+	server := sidecar.Config{Mode: sidecar.Server, Target: target, WorkloadAPIAddr: p.dbAgent.Addr(), AllowURIs: []string{webID}}
+	client := sidecar.Config{Mode: sidecar.Client, WorkloadAPIAddr: p.webAgent.Addr()}
+	for _, c := range change {
+		c(&client, &server)
+	}
+	p.server = start(t, server)
+	client.Target = p.server.addr
+	p.client = start(t, client)
+	return p
+}
+
+func check(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func stacks() []byte {
+	buf := make([]byte, 1<<20)
+	return bytes.TrimSpace(buf[:runtime.Stack(buf, true)])
+}
+
+// isCleanEnd reports whether a reader took err for the regular end.
+func isCleanEnd(err error) bool { return err == nil || errors.Is(err, io.EOF) }
+
+// socketDir is short: a socket's path is limited.
+func socketDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "ly")
+	check(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
