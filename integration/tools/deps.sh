@@ -27,15 +27,16 @@ debian() {
 	why="not installed, and no root with apt-get to install it"
 	if ! have apt-get || [ "$(id -u)" -ne 0 ]; then return 1; fi
 	say "apt-get install $*"
-	if [ ! -e "$tools/apt-updated" ]; then
-		apt-get -o DPkg::Lock::Timeout=300 update -qq >"$log" 2>&1 || true
-		: >"$tools/apt-updated"
-	fi
-	if ! DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -qq \
-		--no-install-recommends "$@" >"$log" 2>&1 </dev/null; then
-		why="apt-get: $(lastline)"
-		return 1
-	fi
+	apt_install "$@" && return 0
+	apt-get -o DPkg::Lock::Timeout=300 update -qq >"$log" 2>&1 || true # a new machine knows no packages yet
+	apt_install "$@" && return 0
+	why="apt-get: $(lastline)"
+	return 1
+}
+
+apt_install() {
+	DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends "$@" \
+		>"$log" 2>&1 </dev/null
 }
 
 # binary NAME PACKAGE...: a command on PATH, or the Debian packages that bring it.
