@@ -46,11 +46,11 @@ func (st *delta) receive(req *discoveryv3.DeltaDiscoveryRequest) error {
 	if nonce := req.GetResponseNonce(); nonce != "" {
 		st.acknowledge(nonce, rejectionFrom(req.GetErrorDetail()))
 	}
-	st.started = true
 	// Dropped first: a name in both lists is one that the client wants again.
 	st.ledger.unsubscribe(req.GetResourceNamesUnsubscribe())
 	st.warnOdd(subscribe)
 	st.ledger.subscribe(subscribe, held)
+	st.begin()
 	return st.respond()
 }
 

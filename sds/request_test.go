@@ -55,8 +55,8 @@ func TestSDSHostileRequestsAreRefused(t *testing.T) {
 			wantCode(t, err, codes.InvalidArgument, tt.want)
 			_, err = client.FetchSecrets(t.Context(), &discoveryv3.DiscoveryRequest{TypeUrl: tt.typeURL, ResourceNames: tt.names})
 			wantCode(t, err, codes.InvalidArgument, tt.want)
-			if src.watches != 0 {
-				t.Errorf("the source was asked %d times", src.watches)
+			if n := src.asked(); n != 0 {
+				t.Errorf("the source was asked %d times", n)
 			}
 		})
 	}
@@ -115,7 +115,7 @@ func TestSDSSourceIsAskedAgain(t *testing.T) {
 		go func() { defer close(done); svc.watch(ctx, st.session) }()
 
 		time.Sleep(time.Hour) // of the bubble's clock
-		if n := src.watches; n < 3600/5 || n > 2*3600/5+20 {
+		if n := src.asked(); n < 3600/5 || n > 2*3600/5+20 {
 			t.Errorf("asked %d times in an hour", n)
 		}
 		wantLogged(t, &log, "no identity issued", 1)

@@ -125,8 +125,9 @@ func newGRPCServer() *grpc.Server {
 		grpc.WaitForHandlers(true),
 		// One for each secret of an Envoy.
 		grpc.MaxConcurrentStreams(1000),
-		// Twice what checkNames lets pass, for the rest of a request.
-		grpc.MaxRecvMsgSize(4*maxAllBytes),
+		// An Envoy lists its extensions in the first request of each stream, some
+		// 60 KB, and may be given node metadata of any size.
+		grpc.MaxRecvMsgSize(1<<20),
 		// An Envoy may be told to ping; on a local socket that costs nothing.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	)

@@ -158,6 +158,14 @@ func (ses *session) acknowledge(nonce string, reason *rejection) {
 		"names", abbreviateAll(ses.ledger.names()), "code", reason.code, "error", reason.message)
 }
 
+// begin notes the first request that was accepted.
+func (ses *session) begin() {
+	if !ses.started {
+		ses.started = true
+		ses.log.Info("a client asks for secrets", "node", ses.node.id, "names", abbreviateAll(ses.ledger.names()), "wildcard", ses.ledger.all)
+	}
+}
+
 // warnOdd warns, once a stream, of subscribed names that no secret can have.
 func (ses *session) warnOdd(names []string) {
 	if ses.odd {

@@ -43,8 +43,8 @@ func (st *stateOfTheWorld) receive(req *discoveryv3.DiscoveryRequest) error {
 			return nil
 		}
 	}
-	st.started = true
 	st.subscribe(req.GetResourceNames())
+	st.begin()
 	return st.respond()
 }
 
