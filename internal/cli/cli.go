@@ -18,8 +18,11 @@ type Env struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
 	Getenv         func(string) string
-	Root           bool    // the effective user is root
-	Dialect        Dialect // whose command line is spoken
+	Exit           func(code int) // ends the process at once, for a second signal
+	Root           bool           // the effective user is root
+	Dialect        Dialect        // whose command line is spoken
+
+	localize func(string) string // set by Execute, see localizer
 }
 
 // Dialect is whose command line a process speaks, by the name it was started as.
@@ -49,9 +52,9 @@ func DialectOf(name string) Dialect {
 // SPIRE says whether the dialect is one of SPIRE's two.
 func (d Dialect) SPIRE() bool { return d == SPIREServer || d == SPIREAgent }
 
-// OSEnv is the environment of this process.
-func OSEnv(d Dialect) *Env {
-	return &Env{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Root: os.Geteuid() == 0, Dialect: d}
+// OSEnv is the environment of this process. exit is os.Exit, which only a main may call.
+func OSEnv(d Dialect, exit func(int)) *Env {
+	return &Env{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Exit: exit, Root: os.Geteuid() == 0, Dialect: d}
 }
 
 // Execute runs the command that args (without argv[0]) name below root, and gives the exit code: 0; 1 for a failure; 2 for
@@ -86,6 +89,27 @@ func prepare(env *Env, root *cobra.Command) {
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	hideHelp(root)
+	env.localize = localizer(root)
+	localizeTree(root, env.localize)
+}
+
+// localizer rewrites "lanyard issuer entry show" to what it is in the program of one role: "spire-server entry show".
+func localizer(root *cobra.Command) func(string) string {
+	role, ok := map[string]string{
+		"lanyard-issuer": "issuer", "lanyard-agent": "agent", "lanyard-sidecar": "sidecar", "lanyard-sds": "sds",
+		"spire-server": "issuer", "spire-agent": "agent", "ghostunnel": "sidecar",
+	}[root.Name()]
+	if !ok {
+		return func(s string) string { return s }
+	}
+	return func(s string) string { return strings.ReplaceAll(s, "lanyard "+role+" ", root.Name()+" ") }
+}
+
+func localizeTree(cmd *cobra.Command, rewrite func(string) string) {
+	cmd.Long, cmd.Example = rewrite(cmd.Long), rewrite(cmd.Example)
+	for _, c := range cmd.Commands() {
+		localizeTree(c, rewrite)
+	}
 }
 
 func hideHelp(root *cobra.Command) {
@@ -108,12 +132,12 @@ func (env *Env) finish(cmd *cobra.Command, err error) int {
 	case env.Dialect == Ghostunnel && isUsage:
 		fmt.Fprintf(env.Stderr, "ghostunnel: error: %v, try --help\n", err)
 	case env.Dialect == Ghostunnel:
-		printLines(env.Stderr, "error: ", err)
+		env.printLines("error: ", err)
 	default:
-		printLines(env.Stderr, "Error: ", err)
+		env.printLines("Error: ", err)
 	}
 	for _, hint := range hintsOf(err) {
-		fmt.Fprintf(env.Stderr, "hint: %s\n", hint)
+		fmt.Fprintf(env.Stderr, "hint: %s\n", env.localize(hint))
 	}
 	if isUsage && !likeSPIRE(cmd) {
 		return 2
@@ -122,9 +146,9 @@ func (env *Env) finish(cmd *cobra.Command, err error) int {
 }
 
 // printLines prints an error that joins several one a line, each with the prefix.
-func printLines(w io.Writer, prefix string, err error) {
+func (env *Env) printLines(prefix string, err error) {
 	for line := range strings.SplitSeq(strings.TrimRight(err.Error(), "\n"), "\n") {
-		fmt.Fprintln(w, prefix+line)
+		fmt.Fprintln(env.Stderr, prefix+env.localize(line))
 	}
 }
 
@@ -161,15 +185,15 @@ Examples:
 {{- if .HasAvailableLocalFlags}}
 
 Flags (-name and --name are the same):
-{{.LocalFlags.FlagUsagesWrapped 110 | trimTrailingWhitespaces}}{{end}}
+{{.LocalFlags.FlagUsagesWrapped 110 | trimTrailingWhitespaces}}
+{{end}}
 {{- if .HasAvailableInheritedFlags}}
-
 Flags of all verbs of {{.Parent.Name}}:
-{{.InheritedFlags.FlagUsagesWrapped 110 | trimTrailingWhitespaces}}{{end}}
+{{.InheritedFlags.FlagUsagesWrapped 110 | trimTrailingWhitespaces}}
+{{end}}
 {{- if .HasAvailableSubCommands}}
-
-"{{.CommandPath}} VERB -h" tells more about one.{{end}}
-`
+"{{.CommandPath}} VERB -h" tells more about one.
+{{end}}`
 
 const helpTemplate = `{{with (or .Long .Short)}}{{. | trimTrailingWhitespaces}}
 

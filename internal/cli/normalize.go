@@ -83,9 +83,16 @@ func (n *normalizer) flag(arg string, rest []string) (string, []string, error) {
 		n.help = true
 		return "--help", rest, nil
 	}
+	if name == "version" && n.cmd.Version != "" {
+		n.help = true
+		return "--version", rest, nil
+	}
 	f := n.lookup(name)
 	if f == nil {
 		return "", nil, n.unknownFlag(typed, name)
+	}
+	if gone, ok := f.Value.(*missing); ok {
+		return "", nil, gone.err()
 	}
 	if n.seen[f] && n.env.Dialect == Ghostunnel && !repeatable(f) {
 		return "", nil, Usagef("flag '%s' cannot be repeated", f.Name)

@@ -158,11 +158,11 @@ func (s SocketFlags) Resolve(env *Env, templateEnv, pathEnv, fallback string) (s
 	}
 	switch fromEnv := env.Getenv(pathEnv); {
 	case s.Path != "":
-		return trimUnix(s.Path), nil
+		return TrimUnix(s.Path), nil
 	case s.Instance != "":
 		return strings.ReplaceAll(template, "%i", s.Instance), nil
 	case fromEnv != "":
-		return trimUnix(fromEnv), nil
+		return TrimUnix(fromEnv), nil
 	case fallback == "":
 		_, err := env.DefaultPaths()
 		return "", err
@@ -170,8 +170,8 @@ func (s SocketFlags) Resolve(env *Env, templateEnv, pathEnv, fallback string) (s
 	return fallback, nil
 }
 
-// trimUnix takes unix:///path and unix:path too.
-func trimUnix(path string) string {
+// TrimUnix gives the path in unix:///path, unix:path or path.
+func TrimUnix(path string) string {
 	path = strings.TrimPrefix(path, "unix:")
 	if strings.HasPrefix(path, "//") {
 		path = path[2:]

@@ -171,3 +171,25 @@ func lowerFirst(s string) string {
 	}
 	return s
 }
+
+// Check adds what is wrong with the value of the key with the dotted path, if err is not nil.
+func (f *File) Check(path string, err error) {
+	if err != nil {
+		f.Errorf(f.At(path), "%s: %v", path, err)
+	}
+}
+
+// CheckAll adds each line of err, at the place of the key of the block that the line begins with, if it begins with one.
+func (f *File) CheckAll(block string, err error) {
+	if err == nil {
+		return
+	}
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		key, _, _ := strings.Cut(line, " ")
+		if path := join(block, strings.TrimSuffix(key, ":")); f.Has(path) {
+			f.Errorf(f.At(path), "%s", join(block, line))
+			continue
+		}
+		f.Errorf(Pos{}, "%s", line)
+	}
+}

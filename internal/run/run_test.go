@@ -93,7 +93,7 @@ func TestInOrderStopsWhileOneIsStillStarting(t *testing.T) {
 func TestSignalsCancelThenExit(t *testing.T) {
 	var stderr bytes.Buffer
 	exited := make(chan int, 1)
-	ctx, stop := signals(t.Context(), &stderr, func(code int) { exited <- code })
+	ctx, stop := Signals(t.Context(), &stderr, func(code int) { exited <- code })
 	kill(t)
 	<-ctx.Done()
 	if cause, ok := errors.AsType[*StopError](context.Cause(ctx)); !ok || cause.Signal != syscall.SIGTERM {
@@ -110,7 +110,7 @@ func TestSignalsCancelThenExit(t *testing.T) {
 }
 
 func TestSignalsStopLeavesNothingBehind(t *testing.T) {
-	ctx, stop := signals(t.Context(), &bytes.Buffer{}, func(int) { t.Error("exit") })
+	ctx, stop := Signals(t.Context(), &bytes.Buffer{}, func(int) { t.Error("exit") })
 	stop()
 	if context.Cause(ctx) != context.Canceled {
 		t.Errorf("cause %v", context.Cause(ctx))

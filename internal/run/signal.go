@@ -17,13 +17,9 @@ type StopError struct{ Signal os.Signal }
 func (e *StopError) Error() string { return fmt.Sprintf("stopped by signal %q", e.Signal) }
 
 // Signals gives a context that the first SIGINT or SIGTERM cancels, with a StopError as its cause. A second one says so on
-// stderr and ends the process at once with exit code 1, so that a drain that hangs can be cut short. stop gives the signals
-// back and waits for the goroutine behind.
-func Signals(parent context.Context, stderr io.Writer) (ctx context.Context, stop func()) {
-	return signals(parent, stderr, os.Exit)
-}
-
-func signals(parent context.Context, stderr io.Writer, exit func(int)) (ctx context.Context, stop func()) {
+// stderr and ends the process at once by exit(1), which is os.Exit in a main, so that a drain that hangs can be cut short.
+// stop gives the signals back and waits for the goroutine behind.
+func Signals(parent context.Context, stderr io.Writer, exit func(int)) (ctx context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	got := make(chan os.Signal, 2)
 	signal.Notify(got, syscall.SIGINT, syscall.SIGTERM)

@@ -24,7 +24,7 @@ func watch(env *cli.Env) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		ctx, stop := run.Signals(v.Context(), env.Stderr)
+		ctx, stop := run.Signals(v.Context(), env.Stderr, env.Exit)
 		defer stop()
 		ended := make(chan error, 1)
 		go func() { ended <- client.Run(ctx) }()

@@ -43,7 +43,7 @@ func selectors(values []string) ([]*types.Selector, error) {
 	for _, v := range values {
 		s, err := registration.ParseSelector(v)
 		if err != nil {
-			return nil, cli.Usagef("-selector %q: %v", v, err)
+			return nil, cli.Usagef("-selector: %v", err)
 		}
 		sel = append(sel, &types.Selector{Type: s.Type, Value: s.Value})
 	}

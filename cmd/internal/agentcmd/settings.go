@@ -1,0 +1,191 @@
+package agentcmd
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/lanyard-mtls/lanyard/internal/cli"
+	"github.com/lanyard-mtls/lanyard/internal/hclconf"
+	"github.com/lanyard-mtls/lanyard/internal/telemetry"
+	"github.com/lanyard-mtls/lanyard/nodeagent"
+	"github.com/lanyard-mtls/lanyard/sds"
+)
+
+// settings is a configuration that run can start with.
+type settings struct {
+	agent nodeagent.Config
+	sds   sds.Options
+	log   telemetry.Config
+}
+
+// settings reads flags and file, and checks all that can be checked without starting.
+func (f *flags) settings(env *cli.Env) (settings, error) {
+	if err := f.logs.Check(); err != nil {
+		return settings{}, err
+	}
+	conf, content, err := f.read(env)
+	if err != nil {
+		return settings{}, err
+	}
+	block := content.Agent
+	if block == nil {
+		block = &agentBlock{}
+	}
+	s := block.settings()
+	s.log = f.logs.Over(s.log)
+	host, port := block.ServerAddress, cli.DefaultPort
+	if block.ServerPort != nil {
+		port = *block.ServerPort
+	}
+	if err := f.override(&s.agent, &host, &port); err != nil {
+		return settings{}, err
+	}
+	if err := fill(env, &s.agent, &host, conf); err != nil {
+		return settings{}, err
+	}
+	s.agent.ServerAddress = net.JoinHostPort(strings.Trim(host, "[]"), strconv.Itoa(port))
+	if conf == nil {
+		return s, errors.Join(checkPort(port), s.agent.Validate())
+	}
+	unix := content.Plugins.check(conf, s.agent.DataDir)
+	s.agent.DiscoverWorkloadPath, s.agent.WorkloadSizeLimit = unix.DiscoverWorkloadPath, unix.WorkloadSizeLimit
+	f.check(conf, block, &s, host, port)
+	return s, conf.Err()
+}
+
+// settings gives what the file's block says.
+func (b *agentBlock) settings() settings {
+	s := settings{
+		agent: nodeagent.Config{
+			TrustDomain: b.TrustDomain, DataDir: b.DataDir, SocketPath: b.SocketPath, AdminSocketPath: b.AdminSocketPath, JoinToken: b.JoinToken,
+			TrustBundlePath: b.TrustBundlePath, InsecureBootstrap: b.InsecureBootstrap, X509SVIDCacheMaxSize: b.X509CacheMaxSize, WorkloadKeyType: b.KeyType,
+		},
+		log: telemetry.Config{Level: b.LogLevel, Format: b.LogFormat, File: b.LogFile, Source: b.LogSourceLocation},
+	}
+	if b.Experimental != nil {
+		s.agent.SyncInterval = b.Experimental.SyncInterval
+	}
+	if b.SDS != nil {
+		s.sds = sds.Options{SVIDName: b.SDS.SVIDName, BundleName: b.SDS.BundleName, AllBundlesName: b.SDS.AllBundlesName, DisableSPIFFECertValidation: b.SDS.PlainCA}
+	}
+	return s
+}
+
+// read reads the file, if one is named or, under SPIRE's name, expected. conf is nil without one.
+func (f *flags) read(env *cli.Env) (conf *hclconf.File, content file, err error) {
+	path := f.config
+	if path == "" && env.Dialect.SPIRE() {
+		path = spireConfig
+	}
+	if path == "" {
+		return nil, content, nil
+	}
+	var expand func(string) string
+	if f.expandEnv {
+		expand = env.Getenv
+	}
+	conf, err = hclconf.Read(path, expand)
+	if err != nil {
+		return nil, content, cli.Hint(err, "name the file with -config")
+	}
+	conf.Decode(&content)
+	return conf, content, nil
+}
+
+// fill puts defaults where neither flags nor file say anything. Trust domain and issuer have one only where there is no
+// file: they are not to be forgotten in one.
+func fill(env *cli.Env, c *nodeagent.Config, host *string, conf *hclconf.File) error {
+	if conf == nil {
+		if c.TrustDomain.IsZero() {
+			c.TrustDomain = spiffeid.RequireTrustDomainFromString(cli.DefaultTrustDomain)
+		}
+		if *host == "" {
+			*host = cli.DefaultBindAddress
+		}
+	}
+	if c.SocketPath == "" {
+		c.SocketPath = env.AgentSocket()
+	}
+	if env.Dialect.SPIRE() {
+		if c.DataDir == "" {
+			c.DataDir = "."
+		}
+		return nil
+	}
+	paths, err := env.DefaultPaths()
+	if err != nil {
+		return err
+	}
+	if c.DataDir == "" {
+		c.DataDir = paths.AgentState()
+	}
+	if c.AdminSocketPath == "" && c.SocketPath == paths.AgentSocket() {
+		c.AdminSocketPath = paths.AgentAdminSocket()
+	}
+	return nil
+}
+
+// check finds what is wrong with a configuration that has a file, at the line it is from.
+func (f *flags) check(conf *hclconf.File, b *agentBlock, s *settings, host string, port int) {
+	conf.Check("agent.log_level", telemetry.Check(b.LogLevel, ""))
+	conf.Check("agent.log_format", telemetry.Check("", b.LogFormat))
+	conf.Check("agent.sds", s.sds.Validate())
+	if b.JoinToken != "" && b.JoinTokenFile != "" {
+		conf.Errorf(conf.At("agent.join_token_file"), "agent.join_token and agent.join_token_file are both set: keep one")
+	}
+	if b.TrustBundlePath != "" && b.InsecureBootstrap {
+		conf.Errorf(conf.At("agent.insecure_bootstrap"), "agent.insecure_bootstrap and agent.trust_bundle_path are both set: keep the bundle")
+	}
+	if b.JoinTokenFile != "" && f.joinToken == "" && f.joinTokenFile == "" {
+		token, err := readToken(b.JoinTokenFile)
+		conf.Check("agent.join_token_file", err)
+		s.agent.JoinToken = token
+	}
+	if conf.Err() != nil { // a value that couldn't be read would be called missing too
+		return
+	}
+	if host == "" {
+		conf.Errorf(conf.At("agent"), "agent.server_address is missing: the issuer's host name or IP address")
+	}
+	conf.Check("agent.server_port", checkPort(port))
+	conf.CheckAll("agent", s.agent.Validate())
+}
+
+func checkPort(port int) error {
+	if port < 1 || port > 65535 {
+		return fmt.Errorf("port %d of the issuer: want 1 to 65535", port)
+	}
+	return nil
+}
+
+// maxToken bounds a file with a join token, in bytes.
+const maxToken = 4 << 10
+
+// readToken reads a join token; the error never shows what is in the file.
+func readToken(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", fmt.Errorf("join token file %s: %w", path, errors.Unwrap(err))
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxToken+1))
+	if err != nil {
+		return "", fmt.Errorf("join token file %s: %w", path, errors.Unwrap(err))
+	}
+	token := strings.TrimSpace(string(data))
+	switch {
+	case token == "":
+		return "", fmt.Errorf("join token file %s is empty", filepath.Clean(path))
+	case len(data) > maxToken:
+		return "", fmt.Errorf("join token file %s has more than %d bytes: this is no token", filepath.Clean(path), maxToken)
+	}
+	return token, nil
+}
