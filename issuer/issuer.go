@@ -54,6 +54,9 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	st, err := store.Open(ctx, store.Config{Dir: cfg.storeDir(), TrustDomain: cfg.TrustDomain, Log: cfg.Log})
 	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
 		return err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()

@@ -82,10 +82,10 @@ const maxAgentVersion = 255
 // PostStatus keeps the version that the calling agent says it has.
 func (s *AgentService) PostStatus(ctx context.Context, req *agentv1.PostStatusRequest) (*agentv1.PostStatusResponse, error) {
 	version := req.GetAgentVersion()
-	annotate(ctx, slog.String("version", version))
 	if len(version) > maxAgentVersion {
 		return nil, statusError(codes.InvalidArgument, "agent version is too long (max 255 characters)", nil)
 	}
+	annotate(ctx, slog.String("version", version))
 	if version == "" {
 		return &agentv1.PostStatusResponse{}, nil
 	}

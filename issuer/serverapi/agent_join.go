@@ -79,6 +79,9 @@ func (s *AgentService) AttestAgent(stream agentv1.Agent_AttestAgentServer) error
 	}})
 }
 
+// maxAttestationType bounds, in bytes, what a stranger can put into the log.
+const maxAttestationType = 64
+
 func checkAttestParams(params *agentv1.AttestAgentRequest_Params) error {
 	switch {
 	case params == nil:
@@ -91,6 +94,8 @@ func checkAttestParams(params *agentv1.AttestAgentRequest_Params) error {
 		return errors.New("missing CSR")
 	case params.GetData().GetType() == "":
 		return errors.New("missing attestation data type")
+	case len(params.GetData().GetType()) > maxAttestationType:
+		return errors.New("attestation data type is too long")
 	case len(params.GetData().GetPayload()) == 0:
 		return errors.New("missing attestation data payload")
 	}

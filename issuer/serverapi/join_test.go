@@ -92,6 +92,7 @@ func TestAttestRefuses(t *testing.T) {
 	wantStatus(t, attest("join_token", strings.Repeat("a", 1<<20), csr), codes.InvalidArgument, nodeattest.TokenSpent)
 	wantStatus(t, attest("x509pop", "{}", csr), codes.FailedPrecondition,
 		`error getting node attestor: could not find node attestor type "x509pop"`)
+	wantStatus(t, attest(strings.Repeat("x", 65), "x", csr), codes.InvalidArgument, "malformed param: attestation data type is too long")
 	wantStatus(t, attest("", "x", csr), codes.InvalidArgument, "malformed param: missing attestation data type")
 	wantStatus(t, attest("join_token", "", csr), codes.InvalidArgument, "malformed param: missing attestation data payload")
 	wantStatus(t, attest("join_token", "x", nil), codes.InvalidArgument, "malformed param: missing CSR")

@@ -69,6 +69,8 @@ func newServer(guard *guard, local bool, opts ...grpc.ServerOption) *grpc.Server
 		grpc.MaxHeaderListSize(maxHeaders),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.ConnectionTimeout(handshakeTimeout),
+		// No handler is left to find the store closed under it.
+		grpc.WaitForHandlers(true),
 		// An idle agent costs no write buffer, and a small read buffer.
 		grpc.SharedWriteBuffer(true),
 		grpc.ReadBufferSize(4<<10),

@@ -1,0 +1,105 @@
+package enroll_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"errors"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/lanyard-mtls/lanyard/issuer/ca"
+	"github.com/lanyard-mtls/lanyard/issuer/enroll"
+	"github.com/lanyard-mtls/lanyard/issuer/registry"
+	"github.com/lanyard-mtls/lanyard/issuer/store"
+)
+
+var td = spiffeid.RequireTrustDomainFromString("lanyard.test")
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// newEnroller returns an Enroller whose CA is not loaded yet.
+func newEnroller(t *testing.T) (*enroll.Enroller, *ca.Authority) {
+	t.Helper()
+	dir := t.TempDir()
+	st, err := store.Open(t.Context(), store.Config{Dir: filepath.Join(dir, "store"), TrustDomain: td})
+	must(t, err)
+	t.Cleanup(func() { must(t, st.Close()) })
+	reg := registry.New(st, nil)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		reg.Run(t.Context()) // ends with the test's context
+	}()
+	t.Cleanup(func() { <-ended })
+	<-reg.Ready()
+	keys, err := ca.OpenKeys(filepath.Join(dir, "keys.json"))
+	must(t, err)
+	authority := ca.New(ca.Config{TrustDomain: td, Keys: keys, Journal: st})
+	return enroll.New(enroll.Config{TrustDomain: td, Store: st, Registry: reg, CA: authority}), authority
+}
+
+func attempt(t *testing.T, token string) enroll.Attempt {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err)
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	must(t, err)
+	return enroll.Attempt{Method: "join_token", Payload: []byte(token), CSR: csr}
+}
+
+// TestFailureToSignKeepsToken joins while no authority can sign, and then again.
+func TestFailureToSignKeepsToken(t *testing.T) {
+	e, authority := newEnroller(t)
+	token, _, err := e.CreateToken(t.Context(), enroll.TokenRequest{TTL: time.Minute})
+	must(t, err)
+	if _, err := e.Attest(t.Context(), attempt(t, token)); !errors.Is(err, ca.ErrNotReady) {
+		t.Fatalf("err = %v", err)
+	}
+	must(t, authority.Load(t.Context()))
+	admission, err := e.Attest(t.Context(), attempt(t, token)) // another key, too
+	must(t, err)
+	if want := "spiffe://lanyard.test/spire/agent/join_token/" + token; admission.ID.String() != want || admission.Reattestable {
+		t.Errorf("admission = %+v", admission)
+	}
+	if _, err := e.Attest(t.Context(), attempt(t, token)); !errors.Is(err, enroll.ErrTokenSpent) {
+		t.Errorf("err = %v", err)
+	}
+}
+
+func TestCreateTokenRefuses(t *testing.T) {
+	e, _ := newEnroller(t)
+	for name, req := range map[string]enroll.TokenRequest{
+		"no life":             {},
+		"half a second":       {TTL: time.Second / 2},
+		"for ever":            {TTL: 1 << 62},
+		"no path segment":     {TTL: time.Minute, Token: "a/b"},
+		"agent's own ID":      {TTL: time.Minute, AgentID: spiffeid.RequireFromPath(td, "/spire/agent/x")},
+		"foreign agent ID":    {TTL: time.Minute, AgentID: spiffeid.RequireFromString("spiffe://other.test/x")},
+		"trust domain itself": {TTL: time.Minute, AgentID: td.ID()},
+	} {
+		if _, _, err := e.CreateToken(t.Context(), req); !errors.Is(err, enroll.ErrBadRequest) {
+			t.Errorf("%s: err = %v", name, err)
+		}
+	}
+}
+
+func TestTokensDiffer(t *testing.T) {
+	e, _ := newEnroller(t)
+	one, _, err := e.CreateToken(t.Context(), enroll.TokenRequest{TTL: time.Minute})
+	must(t, err)
+	two, _, err := e.CreateToken(t.Context(), enroll.TokenRequest{TTL: time.Minute})
+	must(t, err)
+	if len(one) != 36 || one == two {
+		t.Errorf("tokens %q and %q", one, two)
+	}
+}

@@ -1,0 +1,40 @@
+package issuer
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/lanyard-mtls/lanyard/issuer/ca"
+	"github.com/lanyard-mtls/lanyard/issuer/store"
+)
+
+// TestFailingPartEndsRun takes the store away from a running issuer.
+func TestFailingPartEndsRun(t *testing.T) {
+	dir, err := os.MkdirTemp("", "ly")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	td := spiffeid.RequireTrustDomainFromString("lanyard.test")
+	st, err := store.Open(t.Context(), store.Config{Dir: filepath.Join(dir, "store"), TrustDomain: td})
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := ca.OpenKeys(filepath.Join(dir, "keys.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := Config{TrustDomain: td, DataDir: dir, SocketPath: filepath.Join(dir, "api.sock")}.withDefaults()
+	closed := make(chan error, 1)
+	cfg.Ready = func(Addrs) { closed <- st.Close() }
+	if err := runOn(t.Context(), cfg, st, keys); !errors.Is(err, store.ErrClosed) {
+		t.Errorf("runOn = %v, want that the store is closed", err)
+	}
+	if err := <-closed; err != nil {
+		t.Error(err)
+	}
+}
