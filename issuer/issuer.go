@@ -101,7 +101,6 @@ func runOn(ctx context.Context, cfg Config, st *store.Store, keys ca.Keys) error
 		return err
 	}
 	below.run("authority", authority.Run)
-	below.run("janitor", (&janitor{store: st, registry: reg, log: cfg.Log}).run)
 	server := serverapi.New(serverapi.Deps{
 		TrustDomain: cfg.TrustDomain,
 		Store:       st,

@@ -41,14 +41,14 @@ func sign(t *testing.T, a *ca.Authority) *x509.Certificate {
 	return chain[0]
 }
 
-// TestRotationTimeline lets ten days pass, a step each 13 minutes, and holds at
+// TestRotationTimeline lets ten days pass, a step each 15 minutes, and holds at
 // each of them what rotation promises.
 func TestRotationTimeline(t *testing.T) {
 	s := newSite(t)
 	a := s.start()
 	published := map[string]time.Duration{}
 	signers := map[string]bool{}
-	const step = 13 * time.Minute
+	const step = 15 * time.Minute
 	for at := time.Duration(0); at < 10*24*time.Hour; at += step {
 		s.clock.Set(at)
 		s.advance(a)

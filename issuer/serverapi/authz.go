@@ -3,6 +3,7 @@ package serverapi
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc/codes"
@@ -66,19 +67,10 @@ func (g *guard) isDownstream(caller Caller) bool {
 	return g.hasEntry(caller, func(e registration.Entry) bool { return e.Downstream })
 }
 
-// hasEntry reports whether an entry that gives the caller its SPIFFE ID gives
-// it that right too.
+// hasEntry reports whether an entry that gives the caller its SPIFFE ID, and has
+// not expired, gives it that right too.
 func (g *guard) hasEntry(caller Caller, right func(registration.Entry) bool) bool {
-	if caller.ID.IsZero() {
-		return false
-	}
-	now := g.deps.Now()
-	for _, e := range g.deps.Registry.EntriesBySPIFFEID(caller.ID) {
-		if right(e) && !e.Expired(now) {
-			return true
-		}
-	}
-	return false
+	return !caller.ID.IsZero() && slices.ContainsFunc(g.deps.Registry.EntriesBySPIFFEID(caller.ID), right)
 }
 
 var errNoAgent = errors.New("caller is not an active agent")
