@@ -49,8 +49,8 @@ func (s *Store) updateEntry(ctx context.Context, id string, change func(*registr
 	if err := change(&e); err != nil {
 		return none, 0, err
 	}
+	e = normal(e)
 	e.ID, e.CreatedAt, e.Revision = old.ID, old.CreatedAt, old.Revision+1
-	e.Selectors = registration.SortSelectors(e.Selectors)
 	data, err := encodeEntry(e)
 	if err != nil {
 		return none, 0, err

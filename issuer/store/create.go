@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/lanyard-mtls/lanyard/internal/registration"
@@ -86,7 +87,7 @@ func (s *Store) draft(e registration.Entry, result *EntryResult) *draft {
 	}
 	e.CreatedAt = e.CreatedAt.UTC().Truncate(time.Second)
 	e.Revision = 0
-	e.Selectors = registration.SortSelectors(e.Selectors)
+	e = normal(e)
 	if result.Err = validID(e.ID); result.Err != nil {
 		return nil
 	}
@@ -95,6 +96,20 @@ func (s *Store) draft(e registration.Entry, result *EntryResult) *draft {
 		return nil
 	}
 	return d
+}
+
+// normal returns e with its sets as they are kept: selectors sorted, and no
+// member of either set twice.
+func normal(e registration.Entry) registration.Entry {
+	e.Selectors = registration.SortSelectors(e.Selectors)
+	var federates []spiffeid.TrustDomain
+	for _, td := range e.FederatesWith {
+		if !slices.Contains(federates, td) {
+			federates = append(federates, td)
+		}
+	}
+	e.FederatesWith = federates
+	return e
 }
 
 // nextBatch takes drafts for one transaction off the front. A transaction may

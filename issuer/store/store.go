@@ -61,7 +61,7 @@ type Config struct {
 	TrustDomain spiffeid.TrustDomain
 	// Log takes what etcd warns about. nil discards it.
 	Log *slog.Logger
-	// Now is the clock for creation times; nil is time.Now.
+	// Now is the clock, of the registry over this store too; nil is time.Now.
 	Now func() time.Time
 }
 
@@ -151,6 +151,20 @@ func (s *Store) adopt(ctx context.Context) error {
 // Done delivers one error if etcd ends by itself, such as on a full disk; by
 // then every call fails, and the process should end. It delivers nothing on Close.
 func (s *Store) Done() <-chan error { return s.done }
+
+// Err is nil while the store works, and then says for good why it does not.
+func (s *Store) Err() error {
+	if s.life.Err() == nil {
+		return nil
+	}
+	return context.Cause(s.life)
+}
+
+// TrustDomain is the one whose records the store holds.
+func (s *Store) TrustDomain() spiffeid.TrustDomain { return s.cfg.TrustDomain }
+
+// Now is the time on the store's clock.
+func (s *Store) Now() time.Time { return s.cfg.Now() }
 
 // Close ends running calls with [ErrClosed], waits for them, stops etcd and
 // releases the directory. Further calls do nothing.

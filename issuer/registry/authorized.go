@@ -1,0 +1,118 @@
+package registry
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/lanyard-mtls/lanyard/internal/registration"
+)
+
+// AuthorizedEntries returns what the agent may hold SVIDs for, each entry once,
+// sorted by ID: the entries below it or below one of its aliases, and those
+// below these, at any depth. Expired entries are not authorized and lead
+// nowhere. The cost is that of the answer, not of the number of entries.
+func (r *Registry) AuthorizedEntries(agentID spiffeid.ID) []registration.Entry {
+	now := r.store.Now()
+	found := r.reachable(agentID, now)
+	slices.SortFunc(found, func(a, b *registration.Entry) int { return strings.Compare(a.ID, b.ID) })
+	entries := make([]registration.Entry, len(found))
+	for i, e := range found {
+		entries[i] = *e
+	}
+	return entries
+}
+
+func (r *Registry) reachable(agentID spiffeid.ID, now time.Time) (found []*registration.Entry) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	// An entry has one parent; so it is found once if no parent is seen twice.
+	seen := make(map[spiffeid.ID]struct{})
+	todo := r.idx.starts(agentID, now)
+	for len(todo) > 0 {
+		parent := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if _, ok := seen[parent]; ok {
+			continue
+		}
+		seen[parent] = struct{}{}
+		for _, n := range r.idx.byParent[parent] {
+			if !n.entry.Expired(now) {
+				found = append(found, n.entry)
+				todo = append(todo, n.entry.SPIFFEID)
+			}
+		}
+	}
+	return found
+}
+
+// starts returns the IDs that entries for the agent hang from: its own, and
+// those of the node aliases whose selectors it has.
+func (x *index) starts(agentID spiffeid.ID, now time.Time) []spiffeid.ID {
+	if !agentID.MemberOf(x.td) || agentID == x.issuerID {
+		return nil
+	}
+	ids := []spiffeid.ID{agentID}
+	// An agent that is not here yet has its own entries already: it was
+	// authenticated, and its record is on the way.
+	selectors := x.agents[agentID].selectors
+	for s := range selectors {
+		for _, n := range x.aliases[s] {
+			if !n.entry.Expired(now) && selectors.HasAll(n.entry.Selectors) {
+				ids = append(ids, n.entry.SPIFFEID)
+			}
+		}
+	}
+	return ids
+}
+
+// AuthorizedEntry returns the entry if it is one of the agent's
+// [Registry.AuthorizedEntries]. It climbs from the entry, so it costs little
+// even for an agent that has very many.
+func (r *Registry) AuthorizedEntry(agentID spiffeid.ID, entryID string) (registration.Entry, bool) {
+	now := r.store.Now()
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	n, ok := r.idx.entries[entryID]
+	if !ok || n.entry.Expired(now) {
+		return registration.Entry{}, false
+	}
+	starts := r.idx.starts(agentID, now)
+	seen := make(map[spiffeid.ID]struct{})
+	todo := []spiffeid.ID{n.entry.ParentID}
+	for len(todo) > 0 {
+		parent := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if slices.Contains(starts, parent) {
+			return *n.entry, true
+		}
+		if _, ok := seen[parent]; ok {
+			continue
+		}
+		seen[parent] = struct{}{}
+		for _, above := range r.idx.bySPIFFEID[parent] {
+			if !above.entry.Expired(now) && !r.idx.isNodeAlias(above.entry) {
+				todo = append(todo, above.entry.ParentID)
+			}
+		}
+	}
+	return registration.Entry{}, false
+}
+
+// EntriesBySPIFFEID returns the entries, not expired, that give the ID, sorted
+// by entry ID: what says whether its holder is an admin or downstream.
+func (r *Registry) EntriesBySPIFFEID(id spiffeid.ID) []registration.Entry {
+	now := r.store.Now()
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var entries []registration.Entry
+	for _, n := range r.idx.bySPIFFEID[id] {
+		if !n.entry.Expired(now) {
+			entries = append(entries, *n.entry)
+		}
+	}
+	slices.SortFunc(entries, func(a, b registration.Entry) int { return strings.Compare(a.ID, b.ID) })
+	return entries
+}

@@ -1,0 +1,195 @@
+package registry
+
+import (
+	"iter"
+	"slices"
+	"strings"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/lanyard-mtls/lanyard/internal/registration"
+)
+
+// Match says how the set in a filter is compared with an entry's. Its numbers
+// are those of the API's MatchBehavior.
+type Match int32
+
+const (
+	// MatchExact is set equality.
+	MatchExact Match = iota
+	// MatchSubset holds if the entry has nothing that the filter has not, and
+	// is not empty.
+	MatchSubset
+	// MatchSuperset holds if the entry has all that the filter has.
+	MatchSuperset
+	// MatchAny holds if they have something in common.
+	MatchAny
+)
+
+// Filter selects entries; every part that is set must hold. The zero Filter
+// selects all.
+type Filter struct {
+	SPIFFEID spiffeid.ID
+	ParentID spiffeid.ID
+	// Selectors filters if it is not empty.
+	Selectors      []registration.Selector
+	SelectorsMatch Match
+	// FederatesWith filters if it is not empty.
+	FederatesWith      []spiffeid.TrustDomain
+	FederatesWithMatch Match
+	Hint               string
+	Downstream         *bool
+}
+
+// predicate prepares the filter for many entries.
+func (f Filter) predicate() func(*registration.Entry) bool {
+	selectors := newMatcher(f.SelectorsMatch, f.Selectors)
+	federated := newMatcher(f.FederatesWithMatch, f.FederatesWith)
+	return func(e *registration.Entry) bool {
+		return (f.SPIFFEID.IsZero() || e.SPIFFEID == f.SPIFFEID) &&
+			(f.ParentID.IsZero() || e.ParentID == f.ParentID) &&
+			(f.Hint == "" || e.Hint == f.Hint) &&
+			(f.Downstream == nil || e.Downstream == *f.Downstream) &&
+			selectors.match(e.Selectors) &&
+			federated.match(e.FederatesWith)
+	}
+}
+
+// matcher compares sets with one it was made for.
+type matcher[T comparable] struct {
+	how  Match
+	want map[T]struct{}
+}
+
+func newMatcher[T comparable](how Match, want []T) matcher[T] {
+	m := matcher[T]{how: how, want: make(map[T]struct{}, len(want))}
+	for _, one := range want {
+		m.want[one] = struct{}{}
+	}
+	return m
+}
+
+// match compares with has, in which the store keeps each once.
+func (m matcher[T]) match(has []T) bool {
+	if len(m.want) == 0 {
+		return true
+	}
+	common, others := 0, 0
+	for _, one := range has {
+		if _, ok := m.want[one]; ok {
+			common++
+		} else {
+			others++
+		}
+	}
+	switch m.how {
+	case MatchExact:
+		return common == len(m.want) && others == 0
+	case MatchSubset:
+		return common > 0 && others == 0
+	case MatchSuperset:
+		return common == len(m.want)
+	default:
+		return common > 0
+	}
+}
+
+// Entries yields the entries that f selects and whose ID comes after the given
+// one, by ID, as they were when the iteration began; expired ones too.
+func (r *Registry) Entries(f Filter, after string) iter.Seq[registration.Entry] {
+	return func(yield func(registration.Entry) bool) {
+		matches := f.predicate()
+		candidates := r.candidates(f)
+		from, found := slices.BinarySearchFunc(candidates, after, func(e *registration.Entry, id string) int {
+			return strings.Compare(e.ID, id)
+		})
+		if found {
+			from++
+		}
+		for _, e := range candidates[from:] {
+			if matches(e) && !yield(*e) {
+				return
+			}
+		}
+	}
+}
+
+// Count returns how many entries f selects.
+func (r *Registry) Count(f Filter) int {
+	matches := f.predicate()
+	n := 0
+	for _, e := range r.candidates(f) {
+		if matches(e) {
+			n++
+		}
+	}
+	return n
+}
+
+// candidates returns, by ID, entries that include all those that f selects. The
+// list is never modified.
+func (r *Registry) candidates(f Filter) []*registration.Entry {
+	switch {
+	case !f.SPIFFEID.IsZero():
+		return r.listed(func(x *index) []*node { return x.bySPIFFEID[f.SPIFFEID] })
+	case !f.ParentID.IsZero():
+		return r.listed(func(x *index) []*node { return x.byParent[f.ParentID] })
+	default:
+		return r.sortedEntries()
+	}
+}
+
+func (r *Registry) listed(list func(*index) []*node) []*registration.Entry {
+	r.mu.RLock()
+	nodes := list(r.idx)
+	entries := make([]*registration.Entry, len(nodes))
+	for i, n := range nodes {
+		entries[i] = n.entry
+	}
+	r.mu.RUnlock()
+	slices.SortFunc(entries, func(a, b *registration.Entry) int { return strings.Compare(a.ID, b.ID) })
+	return entries
+}
+
+// sortedEntries returns every entry by ID. The list is kept, and what changed
+// since is merged into a new one, so that paging through very many entries
+// while others write does not sort them for each page.
+func (r *Registry) sortedEntries() []*registration.Entry {
+	r.viewMu.Lock()
+	defer r.viewMu.Unlock()
+	r.mu.RLock()
+	idx, clean := r.idx, len(r.idx.dirty) == 0
+	r.mu.RUnlock()
+	if clean {
+		return idx.sorted
+	}
+	r.mu.Lock()
+	idx = r.idx
+	dirty := idx.dirty
+	idx.dirty = make(map[string]struct{})
+	changed := make([]*registration.Entry, 0, len(dirty))
+	for id := range dirty {
+		if n, ok := idx.entries[id]; ok {
+			changed = append(changed, n.entry)
+		}
+	}
+	r.mu.Unlock()
+	idx.sorted = merge(idx.sorted, changed, dirty)
+	return idx.sorted
+}
+
+// merge returns a new list of those of old that are not dirty, and of changed.
+func merge(old, changed []*registration.Entry, dirty map[string]struct{}) []*registration.Entry {
+	slices.SortFunc(changed, func(a, b *registration.Entry) int { return strings.Compare(a.ID, b.ID) })
+	merged := make([]*registration.Entry, 0, len(old)+len(changed))
+	for _, e := range old {
+		for len(changed) > 0 && changed[0].ID <= e.ID {
+			merged = append(merged, changed[0])
+			changed = changed[1:]
+		}
+		if _, ok := dirty[e.ID]; !ok {
+			merged = append(merged, e)
+		}
+	}
+	return append(merged, changed...)
+}

@@ -1,0 +1,188 @@
+package registry
+
+import (
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/lanyard-mtls/lanyard/internal/registration"
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
+	"github.com/lanyard-mtls/lanyard/issuer/store"
+	"github.com/lanyard-mtls/lanyard/issuer/store/storepb"
+)
+
+// index is the records and the ways to find them. The registry's lock guards it;
+// the entries in it are never modified, only replaced.
+type index struct {
+	td       spiffeid.TrustDomain
+	issuerID spiffeid.ID
+
+	entries    map[string]*node
+	byParent   map[spiffeid.ID][]*node
+	bySPIFFEID map[spiffeid.ID][]*node
+	// aliases holds each node alias once, under one of its selectors.
+	aliases map[registration.Selector][]*node
+	// expiring holds the entries that have an expiry.
+	expiring map[string]*registration.Entry
+
+	agents      map[spiffeid.ID]agent
+	bundle      *types.Bundle
+	authorities map[string]*storepb.X509Authority
+
+	// sorted is every entry by ID as of the time that dirty was last empty;
+	// dirty is the IDs that came, changed or went since.
+	sorted []*registration.Entry
+	dirty  map[string]struct{}
+}
+
+// node is an entry's place in the index.
+type node struct {
+	entry *registration.Entry
+	// at is its position in the list of each of the three maps of lists.
+	at [3]int
+	// pivot is the selector that a node alias is filed under.
+	pivot registration.Selector
+}
+
+// The lists that a node is in.
+const (
+	inParent = iota
+	inSPIFFEID
+	inAliases
+)
+
+type agent struct {
+	record    *storepb.Agent
+	selectors registration.SelectorSet
+}
+
+func newIndex(td spiffeid.TrustDomain) *index {
+	return &index{
+		td:          td,
+		issuerID:    spiffeid.RequireFromPath(td, "/spire/server"),
+		entries:     make(map[string]*node),
+		byParent:    make(map[spiffeid.ID][]*node),
+		bySPIFFEID:  make(map[spiffeid.ID][]*node),
+		aliases:     make(map[registration.Selector][]*node),
+		expiring:    make(map[string]*registration.Entry),
+		agents:      make(map[spiffeid.ID]agent),
+		authorities: make(map[string]*storepb.X509Authority),
+		dirty:       make(map[string]struct{}),
+	}
+}
+
+func (x *index) load(snap store.Snapshot) {
+	for _, e := range snap.Entries {
+		x.putEntry(&e) // a copy: the snapshot must not live as long as one of its entries
+	}
+	for _, a := range snap.Agents {
+		x.putAgent(a)
+	}
+	x.bundle = snap.Bundle
+	for _, a := range snap.Authorities {
+		x.authorities[a.AuthorityId] = a
+	}
+}
+
+func (x *index) apply(e store.Event) {
+	switch e.Kind {
+	case store.KindEntry:
+		x.deleteEntry(e.ID)
+		if !e.Deleted {
+			x.putEntry(&e.Entry)
+		}
+	case store.KindAgent:
+		if e.Deleted {
+			if id, err := spiffeid.FromString(e.ID); err == nil {
+				delete(x.agents, id)
+			}
+		} else {
+			x.putAgent(e.Agent)
+		}
+	case store.KindBundle:
+		x.bundle = e.Bundle
+	case store.KindAuthority:
+		if e.Deleted {
+			delete(x.authorities, e.ID)
+		} else {
+			x.authorities[e.ID] = e.Authority
+		}
+	}
+}
+
+func (x *index) putEntry(e *registration.Entry) {
+	n := &node{entry: e}
+	x.entries[e.ID] = n
+	x.dirty[e.ID] = struct{}{}
+	file(x.byParent, e.ParentID, n, inParent)
+	file(x.bySPIFFEID, e.SPIFFEID, n, inSPIFFEID)
+	if x.isNodeAlias(e) {
+		n.pivot = x.pivot(e)
+		file(x.aliases, n.pivot, n, inAliases)
+	}
+	if !e.ExpiresAt.IsZero() {
+		x.expiring[e.ID] = e
+	}
+}
+
+func (x *index) deleteEntry(id string) {
+	n, ok := x.entries[id]
+	if !ok {
+		return
+	}
+	delete(x.entries, id)
+	x.dirty[id] = struct{}{}
+	unfile(x.byParent, n.entry.ParentID, n, inParent)
+	unfile(x.bySPIFFEID, n.entry.SPIFFEID, n, inSPIFFEID)
+	if x.isNodeAlias(n.entry) {
+		unfile(x.aliases, n.pivot, n, inAliases)
+	}
+	delete(x.expiring, id)
+}
+
+// isNodeAlias reports whether e gives an ID to every agent with its selectors.
+// One without selectors would be everybody's.
+func (x *index) isNodeAlias(e *registration.Entry) bool {
+	return e.ParentID == x.issuerID && len(e.Selectors) > 0
+}
+
+// pivot chooses the selector that fewest aliases are filed under: agents of one
+// cluster share some, and would look through all of them.
+func (x *index) pivot(e *registration.Entry) registration.Selector {
+	rarest := e.Selectors[0]
+	for _, s := range e.Selectors[1:] {
+		if len(x.aliases[s]) < len(x.aliases[rarest]) {
+			rarest = s
+		}
+	}
+	return rarest
+}
+
+func (x *index) putAgent(record *storepb.Agent) {
+	id, err := spiffeid.FromString(record.SpiffeId)
+	if err != nil {
+		return // the store has checked it
+	}
+	a := agent{record: record, selectors: make(registration.SelectorSet, len(record.Selectors))}
+	for _, s := range record.Selectors {
+		a.selectors[registration.Selector{Type: s.Type, Value: s.Value}] = struct{}{}
+	}
+	x.agents[id] = a
+}
+
+// file appends n to the list under key.
+func file[K comparable](lists map[K][]*node, key K, n *node, which int) {
+	n.at[which] = len(lists[key])
+	lists[key] = append(lists[key], n)
+}
+
+// unfile removes n from the list under key; the last one takes its place.
+func unfile[K comparable](lists map[K][]*node, key K, n *node, which int) {
+	list := lists[key]
+	last := list[len(list)-1]
+	list[n.at[which]], last.at[which] = last, n.at[which]
+	list[len(list)-1] = nil
+	if len(list) == 1 {
+		delete(lists, key)
+		return
+	}
+	lists[key] = list[:len(list)-1]
+}

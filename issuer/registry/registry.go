@@ -1,0 +1,221 @@
+// Package registry owns the index of the issuer's records in memory, which every
+// RPC reads: entries by parent, by SPIFFE ID and by node selector, agents, the
+// bundle. The store's watch feeds it, one whole transaction at a time. It
+// writes nothing of its own, except that it has expired records deleted.
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/lanyard-mtls/lanyard/internal/registration"
+	"github.com/lanyard-mtls/lanyard/issuer/store"
+)
+
+const (
+	// pruneInterval is how often expired records are deleted; SPIRE's.
+	pruneInterval = 5 * time.Minute
+	// retryInterval is between attempts to read from a store that works but
+	// does not answer.
+	retryInterval = 200 * time.Millisecond
+)
+
+// Registry is an index over a store. It is safe for concurrent use. What its
+// methods return is shared and must not be modified.
+type Registry struct {
+	store *store.Store
+	log   *slog.Logger
+
+	ready   chan struct{} // closed after the first list
+	stopped chan struct{} // closed when Run returns
+
+	mu      sync.RWMutex
+	idx     *index
+	applied store.Revision
+	waiters []waiter
+	changed chan struct{}
+
+	// viewMu is taken before mu by whoever renews the sorted view of an index.
+	viewMu sync.Mutex
+}
+
+// waiter is one call of Wait.
+type waiter struct {
+	rev     store.Revision
+	arrived chan struct{}
+}
+
+// New returns a registry that is empty until Run has read the store. It shares
+// the store's clock. log may be nil.
+func New(st *store.Store, log *slog.Logger) *Registry {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &Registry{
+		store:   st,
+		log:     log,
+		ready:   make(chan struct{}),
+		stopped: make(chan struct{}),
+		idx:     newIndex(st.TrustDomain()),
+		changed: make(chan struct{}),
+	}
+}
+
+// Run reads the store and follows it until ctx ends, and returns nil then. It
+// returns an error only if the store has failed. It must be called once.
+func (r *Registry) Run(ctx context.Context) error {
+	defer close(r.stopped)
+	ctx, cancel := context.WithCancel(ctx)
+	var janitor sync.WaitGroup
+	janitor.Go(func() { r.prune(ctx) })
+	defer janitor.Wait()
+	defer cancel()
+
+	listed := false
+	for {
+		err := r.follow(ctx, &listed)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case r.store.Err() != nil:
+			return fmt.Errorf("registry: %w", r.store.Err())
+		case errors.Is(err, store.ErrCompacted):
+			r.log.Info("fell behind the store; reading all of it again")
+			listed = false
+		default:
+			r.log.Warn("cannot follow the store; trying again", "error", err)
+			select {
+			case <-time.After(retryInterval):
+			case <-ctx.Done():
+			}
+		}
+	}
+}
+
+// follow applies what the store tells until that fails, after reading the whole
+// store unless it has been listed.
+func (r *Registry) follow(ctx context.Context, listed *bool) error {
+	if !*listed {
+		snap, err := r.store.Snapshot(ctx)
+		if err != nil {
+			return err
+		}
+		r.replace(snap)
+		*listed = true
+	}
+	return r.store.Watch(ctx, r.appliedRevision(), func(b store.Batch) error {
+		r.apply(b)
+		return nil
+	})
+}
+
+func (r *Registry) appliedRevision() store.Revision {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.applied
+}
+
+// replace takes a snapshot in place of the whole index; readers see the one or
+// the other.
+func (r *Registry) replace(snap store.Snapshot) {
+	idx := newIndex(r.store.TrustDomain())
+	idx.load(snap)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.idx = idx
+	r.advance(snap.Revision, true)
+	select {
+	case <-r.ready:
+	default:
+		close(r.ready)
+	}
+}
+
+func (r *Registry) apply(b store.Batch) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range b.Events {
+		r.idx.apply(e)
+	}
+	r.advance(b.Revision, len(b.Events) > 0)
+}
+
+// advance wakes who waited for rev. mu is held.
+func (r *Registry) advance(rev store.Revision, changed bool) {
+	r.applied = rev
+	late := r.waiters[:0]
+	for _, w := range r.waiters {
+		if w.rev <= rev {
+			close(w.arrived)
+		} else {
+			late = append(late, w)
+		}
+	}
+	clear(r.waiters[len(late):])
+	r.waiters = late
+	if changed {
+		close(r.changed)
+		r.changed = make(chan struct{})
+	}
+}
+
+// Ready is closed when the registry has read the store once.
+func (r *Registry) Ready() <-chan struct{} { return r.ready }
+
+// Changed returns a channel that is closed at the next change of any record.
+// Take it before reading, and no change is missed.
+func (r *Registry) Changed() <-chan struct{} {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.changed
+}
+
+// Wait returns when every change up to rev can be read here, so that who has
+// written reads its own writes. It fails if ctx ends or Run has.
+func (r *Registry) Wait(ctx context.Context, rev store.Revision) error {
+	r.mu.Lock()
+	if r.applied >= rev {
+		r.mu.Unlock()
+		return nil
+	}
+	w := waiter{rev: rev, arrived: make(chan struct{})}
+	r.waiters = append(r.waiters, w)
+	r.mu.Unlock()
+	select {
+	case <-w.arrived:
+		return nil
+	case <-ctx.Done():
+		r.forget(w)
+		return context.Cause(ctx)
+	case <-r.stopped:
+		return errors.New("registry: has stopped")
+	}
+}
+
+func (r *Registry) forget(gone waiter) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i, w := range r.waiters {
+		if w.arrived == gone.arrived {
+			r.waiters[i] = r.waiters[len(r.waiters)-1]
+			r.waiters[len(r.waiters)-1] = waiter{}
+			r.waiters = r.waiters[:len(r.waiters)-1]
+			return
+		}
+	}
+}
+
+// Entry returns the entry with the ID, expired or not.
+func (r *Registry) Entry(id string) (registration.Entry, bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	n, ok := r.idx.entries[id]
+	if !ok {
+		return registration.Entry{}, false
+	}
+	return *n.entry, true
+}
