@@ -49,6 +49,7 @@ func (g *gate) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, n
 		return nil, c.end(ctx, err)
 	}
 	resp, err := next(ctx, req)
+	c.attrs = append(c.attrs, batchAttrs(resp)...)
 	return resp, c.end(ctx, err)
 }
 

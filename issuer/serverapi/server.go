@@ -47,7 +47,7 @@ func New(d Deps) *Server {
 	guard := newGuard(d)
 	s := &Server{
 		deps:  d,
-		tcp:   newServer(guard, false, grpc.Creds(credentials.NewTLS(tlsConfig(guard)))),
+		tcp:   newServer(guard, false, grpc.Creds(loggedCreds{credentials.NewTLS(tlsConfig(guard)), d.Log})),
 		local: newServer(guard, true),
 	}
 	for _, srv := range []*grpc.Server{s.tcp, s.local} {

@@ -3,12 +3,19 @@ package serverapi
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+	"google.golang.org/grpc/credentials"
 
 	"github.com/lanyard-mtls/lanyard/internal/mtls"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
@@ -68,4 +75,24 @@ func (s *source) Bundle(td spiffeid.TrustDomain) (*x509bundle.Bundle, error) {
 	bundle := x509bundle.FromX509Authorities(td, certs)
 	s.parsed.Store(&parsedBundle{from: latest, bundle: bundle})
 	return bundle, nil
+}
+
+// loggedCreds tells in the log why a handshake failed: the client is told
+// nothing but that its certificate is bad.
+type loggedCreds struct {
+	credentials.TransportCredentials
+	log *slog.Logger
+}
+
+// ServerHandshake implements [credentials.TransportCredentials].
+func (c loggedCreds) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	conn, info, err := c.TransportCredentials.ServerHandshake(raw)
+	if err != nil {
+		say := c.log.Warn
+		if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, os.ErrDeadlineExceeded) {
+			say = c.log.Debug // a probe, not a client
+		}
+		say("connection refused", "address", raw.RemoteAddr().String(), "error", err)
+	}
+	return conn, info, err
 }

@@ -9,8 +9,11 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/lanyard-mtls/lanyard/internal/registration"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/agentv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/bundlev1"
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/entryv1"
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
 	"github.com/lanyard-mtls/lanyard/internal/testca"
 )
 
@@ -30,6 +33,9 @@ func TestClientCertificateIsVerified(t *testing.T) {
 		if status.Code(err) != codes.Unavailable {
 			t.Errorf("with %s certificate: %v", name, err)
 		}
+	}
+	if want := `no bundle of trust domain`; !strings.Contains(r.log.String(), want) {
+		t.Errorf("the log has no %q:\n%s", want, r.log.String())
 	}
 	_, err := bundlev1.NewBundleClient(r.as(expired)).GetBundle(t.Context(), &bundlev1.GetBundleRequest{})
 	must(t, err)
@@ -86,6 +92,12 @@ func TestCallsAreLogged(t *testing.T) {
 	if status.Code(err) != codes.PermissionDenied {
 		t.Fatal(err)
 	}
+	created, err := entryv1.NewEntryClient(r.local()).BatchCreateEntry(t.Context(), &entryv1.BatchCreateEntryRequest{
+		Entries: []*types.Entry{registration.Entry{
+			SPIFFEID: spiffeID("/web"), ParentID: svid.ID, Selectors: []registration.Selector{{Type: "unix", Value: "uid:0"}},
+		}.Proto(), {}},
+	})
+	must(t, err)
 	_, err = agentv1.NewAgentClient(r.local()).ListAgents(t.Context(), &agentv1.ListAgentsRequest{})
 	must(t, err)
 	for _, want := range []string{
@@ -93,6 +105,7 @@ func TestCallsAreLogged(t *testing.T) {
 		"level=INFO msg=call method=/spire.api.server.agent.v1.Agent/AttestAgent caller=none code=OK",
 		"serial=" + svid.Certificates[0].SerialNumber.String(),
 		"level=WARN msg=call method=/spire.api.server.agent.v1.Agent/ListAgents caller=" + svid.ID.String() + " code=PermissionDenied",
+		"done=1 failed=1 entries=[" + created.Results[0].Entry.Id + "]",
 		"level=DEBUG msg=call method=/spire.api.server.agent.v1.Agent/ListAgents caller=local code=OK",
 	} {
 		if n := strings.Count(r.log.String(), want); n != 1 {
