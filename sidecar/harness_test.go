@@ -224,8 +224,13 @@ func dial(t testing.TB, addr string) *net.TCPConn {
 // roundTrip sends s over a new connection, half-closes, and returns the answer.
 func roundTrip(t testing.TB, addr, s string) (string, error) {
 	t.Helper()
-	c := dial(t, addr)
-	defer c.Close()
+	conn, err := net.Dial("tcp", addr) // may be reset before it is made
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	check(t, conn.SetDeadline(time.Now().Add(limit)))
+	c := conn.(*net.TCPConn)
 	if _, err := io.WriteString(c, s); err != nil {
 		return "", err
 	}

@@ -79,5 +79,5 @@ func parseTCP(s string, u *url.URL) (Addr, error) {
 }
 
 func addrError(s, what string) error {
-	return fmt.Errorf("Workload API address %q %s: use unix:///PATH or tcp://IP:PORT", s, what)
+	return fmt.Errorf("address %q of the Workload API %s: use unix:///PATH or tcp://IP:PORT", s, what)
 }

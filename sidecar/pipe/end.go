@@ -85,7 +85,7 @@ func (e *End) endOfTLS(err error) error {
 // write passes b on to the kernel. It returns how many bytes of it were taken.
 func (e *End) write(b []byte) (int, error) {
 	if e.tls == nil {
-		return e.sock.Conn.Write(b)
+		return e.sock.writeAll(b)
 	}
 	n, err := e.tls.Write(b)
 	if flushErr := e.sock.flush(); err == nil && flushErr != nil {

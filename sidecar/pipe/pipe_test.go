@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -282,6 +283,41 @@ func TestResetAfterDataDeliversTheData(t *testing.T) {
 			}
 			if res := r.wait(t); !bytes.Equal(got, data) || res.Cause != Reset || res.Forward != int64(len(data)) {
 				t.Errorf("%+v", res)
+			}
+		})
+	}
+}
+
+// The kernel reports a reset once. If it tells the writing goroutine, the reading
+// one must still not take the zero bytes it gets for a regular end.
+func TestResetIsNeverACleanEnd(t *testing.T) {
+	for _, p := range [][2]kind{{tls13, tcp}, {tcp, tls13}, {tcp, tcp}} {
+		t.Run(string(p[0])+"-"+string(p[1]), func(t *testing.T) {
+			for range 50 {
+				r := newRig(t, p[0], p[1])
+				mustWrite(t, r.far, "x")
+				_, err := io.ReadFull(r.near, make([]byte, 1))
+				check(t, err)
+				flooded := make(chan error, 1)
+				go func() {
+					for {
+						if _, err := r.near.Write(make([]byte, 1000)); err != nil {
+							flooded <- err
+							return
+						}
+					}
+				}()
+				raw(r.far).SetLinger(0)
+				raw(r.far).Close()
+				// Here too, the kernel tells one of the two.
+				_, readErr := r.near.Read(make([]byte, 1))
+				writeErr := <-flooded
+				if !errors.Is(readErr, syscall.ECONNRESET) && !errors.Is(writeErr, syscall.ECONNRESET) {
+					t.Fatalf("the near end read %v and wrote %v", readErr, writeErr)
+				}
+				if res := r.wait(t); res.Cause != Reset {
+					t.Fatalf("%+v", res)
+				}
 			}
 		})
 	}

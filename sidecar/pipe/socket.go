@@ -1,6 +1,7 @@
 package pipe
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -32,6 +33,9 @@ type Socket struct {
 	out      *buffer // gathered, not written yet; guarded by outMu
 	outErr   error   // guarded by outMu
 	flushing bool    // flush is in its system call; guarded by outMu
+
+	writeMu sync.Mutex // held in writeAll
+	reset   bool       // a write was told of a reset; guarded by writeMu
 
 	closing sync.Once
 }
@@ -88,6 +92,9 @@ func (s *Socket) fill() error {
 	if err := s.raw.Read(s.fillFn); err != nil {
 		s.inErr = err
 	}
+	if s.inErr == io.EOF && s.wasReset() {
+		s.inErr = syscall.ECONNRESET
+	}
 	if s.in != nil {
 		return nil
 	}
@@ -117,6 +124,38 @@ func (s *Socket) tryFill(fd uintptr) bool {
 		}
 		return true
 	}
+}
+
+// wasReset tells a reset from a FIN after a read of zero bytes. The kernel reports
+// a reset once: if a write came first, a read then looks like a regular end. A
+// write after a FIN fails with EPIPE instead, and leaves that end a regular one.
+func (s *Socket) wasReset() bool {
+	closed := false
+	if err := s.raw.Control(func(fd uintptr) {
+		// On a UNIX socket this fails, and a FIN is one.
+		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		closed = err == nil && info.State == tcpClose
+	}); err != nil || !closed {
+		return false
+	}
+	// On a closed socket a write does not last.
+	s.writeMu.Lock()
+	defer s.writeMu.Unlock()
+	return s.reset
+}
+
+// tcpClose is TCP_CLOSE of linux/tcp_states.h.
+const tcpClose = 7
+
+// writeAll is one blocking write to the kernel.
+func (s *Socket) writeAll(b []byte) (int, error) {
+	s.writeMu.Lock()
+	defer s.writeMu.Unlock()
+	n, err := s.Conn.Write(b)
+	if errors.Is(err, syscall.ECONNRESET) {
+		s.reset = true
+	}
+	return n, err
 }
 
 // takeIn returns what fill took in; the caller gives the buffer back.
@@ -155,7 +194,7 @@ func (s *Socket) flush() error {
 		buf := s.out
 		s.out, s.flushing = nil, true
 		s.outMu.Unlock()
-		_, err := s.Conn.Write(buf.data)
+		_, err := s.writeAll(buf.data)
 		s.outMu.Lock()
 		s.flushing = false
 		s.buffers.give(buf)
