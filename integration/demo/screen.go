@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"slices"
 	"strings"
@@ -34,10 +35,33 @@ func (s *screen) say(format string, args ...any)   { s.print("", "  "+format, ar
 func (s *screen) good(format string, args ...any)  { s.print("32", format, args...) }
 func (s *screen) bad(format string, args ...any)   { s.print("31", format, args...) }
 
-// quote prints what a program said, indented.
+// width is where a long line of a program is broken.
+const width = 100
+
+// quote prints what a program said, indented, and broken between words where it is long.
 func (s *screen) quote(text string) {
 	for line := range strings.Lines(strings.TrimSpace(text)) {
-		s.print("36", "    %s", strings.TrimRight(line, "\n"))
+		indent := "    "
+		for part := range wrapped(strings.TrimRight(line, "\n")) {
+			s.print("36", "%s%s", indent, part)
+			indent = "      "
+		}
+	}
+}
+
+func wrapped(line string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for len(line) > width {
+			at := strings.LastIndexByte(line[:width], ' ')
+			if at <= 0 {
+				break
+			}
+			if !yield(line[:at]) {
+				return
+			}
+			line = line[at+1:]
+		}
+		yield(line)
 	}
 }
 

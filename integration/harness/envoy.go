@@ -1,7 +1,9 @@
 package harness
 
 import (
+	"context"
 	"encoding/json"
+	"fmt"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -39,10 +41,22 @@ func (s *Stage) Envoy(spec EnvoySpec) *Envoy {
 	cmd := exec.Command(spec.Binary, "-c", file, "--concurrency", "2", "--disable-hot-restart", "--log-level", "warning")
 	cmd.Dir = s.Dir
 	envoy.Process = s.StartCmd(spec.Name, cmd)
-	if err := envoy.ready(s.Context(), startLimit, answers("http://"+envoy.Admin+"/ready")); err != nil {
+	if err := envoy.ready(s.Context(), startLimit, envoy.hasSecrets); err != nil {
 		s.Fatalf("%v", err)
 	}
 	return envoy
+}
+
+// hasSecrets succeeds when Envoy is live and has taken both its secrets: it may go live without them after a while.
+func (envoy *Envoy) hasSecrets(ctx context.Context) error {
+	if err := answers("http://" + envoy.Admin + "/ready")(ctx); err != nil {
+		return err
+	}
+	updates, err := Get(ctx, NewConns(), "http://"+envoy.Admin+`/stats?usedonly&filter=^sds\..*\.update_success$`)
+	if err == nil && strings.Count(updates, "\n") != 2 {
+		err = fmt.Errorf("secrets taken: %q", updates)
+	}
+	return err
 }
 
 // printedBootstrap is the configuration Lanyard prints for the same.
