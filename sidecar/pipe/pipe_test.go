@@ -2,32 +2,15 @@ package pipe
 
 import (
 	"bytes"
-	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
-	"errors"
 	"io"
 	"net"
-	"os"
-	"path/filepath"
 	"runtime"
-	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
-
-	"github.com/lanyard-mtls/lanyard/internal/testca"
 )
-
-// rig is a pipe between two far ends: near <-> [a, b] <-> far. The link between
-// near and a is a's kind, the one between b and far is b's.
-type rig struct {
-	near, far net.Conn
-	buffers   *Buffers
-	result    chan Result
-	cancel    context.CancelCauseFunc
-}
 
 type kind string
 
@@ -37,111 +20,6 @@ const (
 	tls12 kind = "tls1.2"
 	tls13 kind = "tls1.3"
 )
-
-func newRig(t *testing.T, a, b kind) *rig {
-	t.Helper()
-	return newRigOver(t, a, b, func(c net.Conn) net.Conn { return c })
-}
-
-// newRigOver is newRig with the near end's socket wrapped.
-func newRigOver(t *testing.T, a, b kind, wrap func(net.Conn) net.Conn) *rig {
-	t.Helper()
-	buffers := new(Buffers)
-	near, aEnd := link(t, a, buffers, wrap)
-	far, bEnd := link(t, b, buffers, func(c net.Conn) net.Conn { return c })
-	ctx, cancel := context.WithCancelCause(t.Context())
-	r := &rig{near: near, far: far, buffers: buffers, result: make(chan Result, 1), cancel: cancel}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		r.result <- Join(ctx, aEnd, bEnd)
-	}()
-	t.Cleanup(func() {
-		cancel(nil)
-		near.Close()
-		far.Close()
-		<-done
-	})
-	deadline := time.Now().Add(20 * time.Second)
-	near.SetDeadline(deadline)
-	far.SetDeadline(deadline)
-	return r
-}
-
-// link connects a far end to an End of a pipe.
-func link(t *testing.T, k kind, buffers *Buffers, wrap func(net.Conn) net.Conn) (net.Conn, *End) {
-	t.Helper()
-	network, address := "tcp", "127.0.0.1:0"
-	if k == uds {
-		dir, err := os.MkdirTemp("", "ly")
-		check(t, err)
-		t.Cleanup(func() { os.RemoveAll(dir) })
-		network, address = "unix", filepath.Join(dir, "s")
-	}
-	l, err := net.Listen(network, address)
-	check(t, err)
-	defer l.Close()
-	outer, err := net.Dial(network, l.Addr().String())
-	check(t, err)
-	inner, err := l.Accept()
-	check(t, err)
-	sock, err := NewSocket(inner, buffers)
-	check(t, err)
-	if k == tcp || k == uds {
-		return outer, Plain(sock)
-	}
-	clientConfig, serverConfig := configs(t, k)
-	client, server := tls.Client(wrap(outer), clientConfig), tls.Server(sock, serverConfig)
-	shaken := make(chan error, 1)
-	go func() { shaken <- client.Handshake() }()
-	check(t, server.Handshake())
-	check(t, <-shaken)
-	return client, TLS(sock, server)
-}
-
-func configs(t *testing.T, k kind) (client, server *tls.Config) {
-	t.Helper()
-	svid := testca.New(t, "one.test").SVID(t, "spiffe://one.test/a")
-	version := uint16(tls.VersionTLS13)
-	if k == tls12 {
-		version = tls.VersionTLS12
-	}
-	server = &tls.Config{MaxVersion: version, Certificates: []tls.Certificate{{
-		Certificate: [][]byte{svid.Certificates[0].Raw}, PrivateKey: svid.PrivateKey}}}
-	return &tls.Config{InsecureSkipVerify: true}, server
-}
-
-func check(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func closeWrite(t *testing.T, c net.Conn) {
-	t.Helper()
-	check(t, c.(interface{ CloseWrite() error }).CloseWrite())
-}
-
-func (r *rig) wait(t *testing.T) Result {
-	t.Helper()
-	select {
-	case res := <-r.result:
-		return res
-	case <-time.After(20 * time.Second):
-		buf := make([]byte, 1<<20)
-		t.Fatalf("the pipe did not end\n%s", buf[:runtime.Stack(buf, true)])
-		panic("unreachable")
-	}
-}
-
-var pairs = [][2]kind{{tls13, tcp}, {tcp, tls13}, {tls12, tcp}, {tcp, tls12}, {tls13, uds}, {uds, tls13}, {tcp, tcp}}
-
-func eachPair(t *testing.T, f func(t *testing.T, a, b kind)) {
-	for _, p := range pairs {
-		t.Run(string(p[0])+"-"+string(p[1]), func(t *testing.T) { f(t, p[0], p[1]) })
-	}
-}
 
 func TestHalfCloseFromNear(t *testing.T) {
 	eachPair(t, func(t *testing.T, a, b kind) {
@@ -186,12 +64,6 @@ func TestHalfCloseFromFar(t *testing.T) {
 			t.Errorf("%+v", res)
 		}
 	})
-}
-
-func mustWrite(t *testing.T, c net.Conn, s string) {
-	t.Helper()
-	_, err := io.WriteString(c, s)
-	check(t, err)
 }
 
 func TestBothWaysAtOnceByteExact(t *testing.T) {
@@ -242,144 +114,6 @@ func transfer(t *testing.T, from, to net.Conn, size int) (sums [2][32]byte) {
 		t.Error(err)
 	}
 	return [2][32]byte{[32]byte(sent.Sum(nil)), [32]byte(got.Sum(nil))}
-}
-
-// One end closes everything while the other still sends: what was on its way is
-// delivered, and the record calls it a reset, which is no error.
-func TestFarClosesWhileNearSends(t *testing.T) {
-	eachPair(t, func(t *testing.T, a, b kind) {
-		r := newRig(t, a, b)
-		mustWrite(t, r.near, "x")
-		_, err := io.ReadFull(r.far, make([]byte, 1))
-		check(t, err)
-		mustWrite(t, r.far, "goodbye")
-		r.far.Close()
-		got := make([]byte, 7)
-		_, err = io.ReadFull(r.near, got)
-		check(t, err)
-		for err == nil { // until the pipe lets us know
-			_, err = r.near.Write(make([]byte, 1<<20))
-		}
-		if res := r.wait(t); string(got) != "goodbye" || res.Cause != Reset || res.Backward != 7 {
-			t.Errorf("%q, %+v", got, res)
-		}
-	})
-}
-
-func TestResetAfterDataDeliversTheData(t *testing.T) {
-	for _, p := range [][2]kind{{tls13, tcp}, {tcp, tls13}} {
-		t.Run(string(p[0])+"-"+string(p[1]), func(t *testing.T) {
-			r := newRig(t, p[0], p[1])
-			data := bytes.Repeat([]byte("data"), 10_000)
-			_, err := r.near.Write(data)
-			check(t, err)
-			got := make([]byte, len(data))
-			_, err = io.ReadFull(r.far, got)
-			check(t, err)
-			raw(r.near).SetLinger(0)
-			raw(r.near).Close()
-			if _, err := r.far.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
-				t.Errorf("the far end read %v, want a reset", err)
-			}
-			if res := r.wait(t); !bytes.Equal(got, data) || res.Cause != Reset || res.Forward != int64(len(data)) {
-				t.Errorf("%+v", res)
-			}
-		})
-	}
-}
-
-// The kernel reports a reset once. If it tells the writing goroutine, the reading
-// one must still not take the zero bytes it gets for a regular end.
-func TestResetIsNeverACleanEnd(t *testing.T) {
-	for _, p := range [][2]kind{{tls13, tcp}, {tcp, tls13}, {tcp, tcp}} {
-		t.Run(string(p[0])+"-"+string(p[1]), func(t *testing.T) {
-			for range 50 {
-				r := newRig(t, p[0], p[1])
-				mustWrite(t, r.far, "x")
-				_, err := io.ReadFull(r.near, make([]byte, 1))
-				check(t, err)
-				flooded := make(chan error, 1)
-				go func() {
-					for {
-						if _, err := r.near.Write(make([]byte, 1000)); err != nil {
-							flooded <- err
-							return
-						}
-					}
-				}()
-				raw(r.far).SetLinger(0)
-				raw(r.far).Close()
-				// Here too, the kernel tells one of the two.
-				_, readErr := r.near.Read(make([]byte, 1))
-				writeErr := <-flooded
-				if !errors.Is(readErr, syscall.ECONNRESET) && !errors.Is(writeErr, syscall.ECONNRESET) {
-					t.Fatalf("the near end read %v and wrote %v", readErr, writeErr)
-				}
-				if res := r.wait(t); res.Cause != Reset {
-					t.Fatalf("%+v", res)
-				}
-			}
-		})
-	}
-}
-
-func raw(c net.Conn) *net.TCPConn {
-	if t, ok := c.(*tls.Conn); ok {
-		return t.NetConn().(*net.TCPConn)
-	}
-	return c.(*net.TCPConn)
-}
-
-// A TLS peer that is killed leaves a bare FIN. The plaintext end must not take
-// what it got for all there was, and must get all of what there was.
-func TestTruncatedTLSIsNoCleanEnd(t *testing.T) {
-	for _, version := range []kind{tls12, tls13} {
-		t.Run(string(version), func(t *testing.T) {
-			r := newRig(t, version, tcp)
-			data := bytes.Repeat([]byte("data"), 50_000)
-			_, err := r.near.Write(data)
-			check(t, err)
-			raw(r.near).CloseWrite()
-			got, err := io.ReadAll(r.far)
-			if err == nil {
-				t.Error("the far end saw a clean end")
-			}
-			if res := r.wait(t); !bytes.Equal(got, data) || res.Cause != Truncated || !errors.Is(res.Err, ErrTruncated) {
-				t.Errorf("%d of %d bytes, %+v", len(got), len(data), res)
-			}
-		})
-	}
-}
-
-func TestGarbageInTLS(t *testing.T) {
-	r := newRig(t, tls13, tcp)
-	_, err := raw(r.near).Write([]byte{23, 3, 3, 0, 32, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32})
-	check(t, err)
-	if _, err := r.near.Read(make([]byte, 1)); err == nil || !isAlert(err) {
-		t.Errorf("the near end read %v, want an alert", err)
-	}
-	if res := r.wait(t); res.Cause != Failed || res.Forward != 0 {
-		t.Errorf("%+v", res)
-	}
-}
-
-func isAlert(err error) bool {
-	op, ok := errors.AsType[*net.OpError](err)
-	return ok && op.Op == "remote error"
-}
-
-func TestAbort(t *testing.T) {
-	eachPair(t, func(t *testing.T, a, b kind) {
-		r := newRig(t, a, b)
-		mustWrite(t, r.near, "x")
-		_, err := io.ReadFull(r.far, make([]byte, 1))
-		check(t, err)
-		why := errors.New("time is up")
-		r.cancel(why)
-		if res := r.wait(t); res.Cause != Aborted || res.Err != why || res.Forward != 1 {
-			t.Errorf("%+v", res)
-		}
-	})
 }
 
 // The far end reads nothing: the near one is held back, and nothing is lost when
@@ -433,26 +167,6 @@ func TestTLSReadsOnAfterWouldBlock(t *testing.T) {
 			}
 		})
 	}
-}
-
-// trickler sends byte by byte once it is on, so that the reader wakes within
-// headers and records.
-type trickler struct {
-	net.Conn
-	on atomic.Bool
-}
-
-func (c *trickler) Write(b []byte) (int, error) {
-	if !c.on.Load() {
-		return c.Conn.Write(b)
-	}
-	for i := range b {
-		if _, err := c.Conn.Write(b[i : i+1]); err != nil {
-			return i, err
-		}
-		runtime.Gosched()
-	}
-	return len(b), nil
 }
 
 // An idle connection holds no buffer: all that were taken have been given back.

@@ -1,0 +1,169 @@
+package pipe
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/lanyard-mtls/lanyard/internal/testca"
+)
+
+// rig is a pipe between two far ends: near <-> [a, b] <-> far. The link between
+// near and a is a's kind, the one between b and far is b's.
+type rig struct {
+	near, far net.Conn
+	buffers   *Buffers
+	result    chan Result
+	cancel    context.CancelCauseFunc
+}
+
+func newRig(t *testing.T, a, b kind) *rig {
+	t.Helper()
+	return newRigOver(t, a, b, func(c net.Conn) net.Conn { return c })
+}
+
+// newRigOver is newRig with the near end's socket wrapped.
+func newRigOver(t *testing.T, a, b kind, wrap func(net.Conn) net.Conn) *rig {
+	t.Helper()
+	buffers := new(Buffers)
+	near, aEnd := link(t, a, buffers, wrap)
+	far, bEnd := link(t, b, buffers, func(c net.Conn) net.Conn { return c })
+	ctx, cancel := context.WithCancelCause(t.Context())
+	r := &rig{near: near, far: far, buffers: buffers, result: make(chan Result, 1), cancel: cancel}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.result <- Join(ctx, aEnd, bEnd)
+	}()
+	t.Cleanup(func() {
+		cancel(nil)
+		near.Close()
+		far.Close()
+		<-done
+	})
+	deadline := time.Now().Add(20 * time.Second)
+	near.SetDeadline(deadline)
+	far.SetDeadline(deadline)
+	return r
+}
+
+// link connects a far end to an End of a pipe.
+func link(t *testing.T, k kind, buffers *Buffers, wrap func(net.Conn) net.Conn) (net.Conn, *End) {
+	t.Helper()
+	network, address := "tcp", "127.0.0.1:0"
+	if k == uds {
+		dir, err := os.MkdirTemp("", "ly")
+		check(t, err)
+		t.Cleanup(func() { os.RemoveAll(dir) })
+		network, address = "unix", filepath.Join(dir, "s")
+	}
+	l, err := net.Listen(network, address)
+	check(t, err)
+	defer l.Close()
+	outer, err := net.Dial(network, l.Addr().String())
+	check(t, err)
+	inner, err := l.Accept()
+	check(t, err)
+	sock, err := NewSocket(inner, buffers)
+	check(t, err)
+	if k == tcp || k == uds {
+		return outer, Plain(sock)
+	}
+	clientConfig, serverConfig := configs(t, k)
+	client, server := tls.Client(wrap(outer), clientConfig), tls.Server(sock, serverConfig)
+	shaken := make(chan error, 1)
+	go func() { shaken <- client.Handshake() }()
+	check(t, server.Handshake())
+	check(t, <-shaken)
+	return client, TLS(sock, server)
+}
+
+func configs(t *testing.T, k kind) (client, server *tls.Config) {
+	t.Helper()
+	svid := testca.New(t, "one.test").SVID(t, "spiffe://one.test/a")
+	version := uint16(tls.VersionTLS13)
+	if k == tls12 {
+		version = tls.VersionTLS12
+	}
+	server = &tls.Config{MaxVersion: version, Certificates: []tls.Certificate{{
+		Certificate: [][]byte{svid.Certificates[0].Raw}, PrivateKey: svid.PrivateKey}}}
+	return &tls.Config{InsecureSkipVerify: true}, server
+}
+
+func check(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func closeWrite(t *testing.T, c net.Conn) {
+	t.Helper()
+	check(t, c.(interface{ CloseWrite() error }).CloseWrite())
+}
+
+func (r *rig) wait(t *testing.T) Result {
+	t.Helper()
+	select {
+	case res := <-r.result:
+		return res
+	case <-time.After(20 * time.Second):
+		buf := make([]byte, 1<<20)
+		t.Fatalf("the pipe did not end\n%s", buf[:runtime.Stack(buf, true)])
+		panic("unreachable")
+	}
+}
+
+var pairs = [][2]kind{{tls13, tcp}, {tcp, tls13}, {tls12, tcp}, {tcp, tls12}, {tls13, uds}, {uds, tls13}, {tcp, tcp}}
+
+func eachPair(t *testing.T, f func(t *testing.T, a, b kind)) {
+	for _, p := range pairs {
+		t.Run(string(p[0])+"-"+string(p[1]), func(t *testing.T) { f(t, p[0], p[1]) })
+	}
+}
+
+func mustWrite(t *testing.T, c net.Conn, s string) {
+	t.Helper()
+	_, err := io.WriteString(c, s)
+	check(t, err)
+}
+
+func raw(c net.Conn) *net.TCPConn {
+	if t, ok := c.(*tls.Conn); ok {
+		return t.NetConn().(*net.TCPConn)
+	}
+	return c.(*net.TCPConn)
+}
+
+func isAlert(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op == "remote error"
+}
+
+// trickler sends byte by byte once it is on, so that the reader wakes within
+// headers and records.
+type trickler struct {
+	net.Conn
+	on atomic.Bool
+}
+
+func (c *trickler) Write(b []byte) (int, error) {
+	if !c.on.Load() {
+		return c.Conn.Write(b)
+	}
+	for i := range b {
+		if _, err := c.Conn.Write(b[i : i+1]); err != nil {
+			return i, err
+		}
+		runtime.Gosched()
+	}
+	return len(b), nil
+}
