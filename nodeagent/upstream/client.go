@@ -156,32 +156,53 @@ func (c *Client) drop(refused *RefusedError) error {
 
 // call makes one call that anyone may make.
 func (c *Client) call(ctx context.Context, f func(context.Context, *grpc.ClientConn) error) error {
-	_, err := c.callLink(ctx, f)
-	return err
+	svid, _ := c.id.current()
+	return c.callAs(ctx, svid, f)
 }
 
 // agentCall makes one call that the issuer answers to agents only. It takes
 // note of what the answer says about this agent.
 func (c *Client) agentCall(ctx context.Context, f func(context.Context, *grpc.ClientConn) error) error {
-	l, err := c.callLink(ctx, f)
-	if l == nil {
-		return err
+	svid, _ := c.id.current()
+	if svid == nil {
+		return errNoSVID // joining anew
 	}
+	err := c.callAs(ctx, svid, f)
 	if err == nil {
-		return c.id.confirm(l.svid)
+		return c.id.confirm(svid)
 	}
 	reason, denied := denialReason(err)
-	if l.svid == nil && (status.Code(err) == codes.PermissionDenied || status.Code(err) == codes.Unauthenticated) {
+	if usable(svid) == nil && (status.Code(err) == codes.PermissionDenied || status.Code(err) == codes.Unauthenticated) {
 		reason, denied = types.PermissionDeniedDetails_AGENT_EXPIRED, true
 	}
 	if denied {
-		svid, _ := c.id.current()
-		if l.svid != nil {
-			svid = l.svid
-		}
 		c.deny(denial{reason: reason, svid: svid})
 	}
 	return err
+}
+
+// callAs makes one call as svid, without a certificate if that is not usable.
+func (c *Client) callAs(ctx context.Context, svid *x509svid.SVID, f func(context.Context, *grpc.ClientConn) error) error {
+	l, done, err := c.links.use(usable(svid))
+	if err != nil {
+		return err
+	}
+	defer done()
+	err = withTimeout(ctx, func(ctx context.Context) error { return f(ctx, l.conn) })
+	if status.Code(err) == codes.DeadlineExceeded && ctx.Err() == nil {
+		// The other end may be gone without a word.
+		c.links.drop(l)
+	}
+	return l.explain(err)
+}
+
+// usable returns svid, or nil if it has expired. An expired one is not shown:
+// without it the issuer still says whether it is there.
+func usable(svid *x509svid.SVID) *x509svid.SVID {
+	if svid == nil || !time.Now().Before(svid.Certificates[0].NotAfter) {
+		return nil
+	}
+	return svid
 }
 
 // deny replaces what keep has not looked at yet.
@@ -197,30 +218,6 @@ func (c *Client) deny(d denial) {
 		default:
 		}
 	}
-}
-
-func (c *Client) callLink(ctx context.Context, f func(context.Context, *grpc.ClientConn) error) (*link, error) {
-	l, done, err := c.links.use(c.usable())
-	if err != nil {
-		return nil, err
-	}
-	defer done()
-	err = withTimeout(ctx, func(ctx context.Context) error { return f(ctx, l.conn) })
-	if status.Code(err) == codes.DeadlineExceeded && ctx.Err() == nil {
-		// The other end may be gone without a word.
-		c.links.drop(l)
-	}
-	return l, l.explain(err)
-}
-
-// usable returns the SVID to connect with. An expired one is not shown: without
-// it the issuer still says whether it is there.
-func (c *Client) usable() *x509svid.SVID {
-	svid, _ := c.id.current()
-	if svid == nil || !time.Now().Before(svid.Certificates[0].NotAfter) {
-		return nil
-	}
-	return svid
 }
 
 // jitter spreads d over 10 % to either side.

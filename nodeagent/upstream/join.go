@@ -46,8 +46,7 @@ func (c *Client) join(ctx context.Context) error {
 // joinOnce does what is missing; each step is on disk before the next.
 func (c *Client) joinOnce(ctx context.Context) error {
 	svid, bundle := c.id.current()
-	usable := c.usable() != nil
-	if usable && bundle != nil {
+	if usable(svid) != nil && bundle != nil {
 		return nil
 	}
 	l, err := dial(c.cfg.ServerAddress, nil, c.bootstrapTLS(bundle))
@@ -55,7 +54,7 @@ func (c *Client) joinOnce(ctx context.Context) error {
 		return fatalError{err}
 	}
 	defer l.conn.Close()
-	if !usable {
+	if usable(svid) == nil {
 		if c.cfg.JoinToken == "" {
 			if svid == nil {
 				return fatalError{ErrNoIdentity}

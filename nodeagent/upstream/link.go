@@ -102,7 +102,7 @@ type linkSource struct {
 	bundle func() *x509bundle.Bundle
 }
 
-var errNoSVID = errors.New("no SVID")
+var errNoSVID = errors.New("the agent has no SVID")
 
 func (s linkSource) SVID() (*x509svid.SVID, error) {
 	if s.svid == nil {
