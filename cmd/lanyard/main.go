@@ -57,6 +57,6 @@ Its roles, each a process of its own that speaks to the others, and to SPIRE's, 
 
 First steps, on one machine and with nothing to configure:
 
-  lanyard up                     issuer and agent in one; it prints what to try next
-  lanyard issuer entry create -h who gets which identity
-  lanyard sidecar server -h      put mutual TLS before a program`
+  lanyard up                       issuer and agent in one; it prints what to try next
+  lanyard issuer entry create -h   say who gets which identity
+  lanyard sidecar server -h        put mutual TLS before a program`

@@ -5,10 +5,9 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
-	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -74,21 +73,11 @@ This is for one machine, to try and to develop: run "lanyard issuer run" and "la
 			u.log = log
 			ctx, stop := run.Signals(cmd.Context(), env.Stderr, env.Exit)
 			defer stop()
-			return u.advise(run.InOrder(ctx, run.Role{Name: "issuer", Run: u.issuer}, run.Role{Name: "agent", Run: u.agent}, run.Role{Name: "up", Run: u.tell}))
+			err := run.InOrder(ctx, run.Role{Name: "issuer", Run: u.issuer}, run.Role{Name: "agent", Run: u.agent}, run.Role{Name: "up", Run: u.tell})
+			return cli.Advise(err, "LANYARD_STATE_DIR and LANYARD_RUN_DIR")
 		})
 	}
 	return cmd
-}
-
-// advise adds what can be done about the usual obstacles.
-func (u *up) advise(err error) error {
-	switch {
-	case errors.Is(err, fs.ErrPermission):
-		return cli.Hint(err, "set LANYARD_STATE_DIR and LANYARD_RUN_DIR to directories of yours")
-	case errors.Is(err, syscall.EADDRINUSE):
-		return cli.Hint(err, "choose another port with -serverPort, or 0 for any that is free")
-	}
-	return err
 }
 
 // issuer serves until ctx ends; the agent needs it to join.
@@ -113,9 +102,13 @@ func (u *up) agent(ctx context.Context, ready func()) error {
 	return agentcmd.Serve(ctx, nodeagent.Config{
 		TrustDomain: u.td, DataDir: u.paths.AgentState(), ServerAddress: u.addr.String(), SocketPath: u.paths.AgentSocket(),
 		AdminSocketPath: u.paths.AgentAdminSocket(), TrustBundle: bundle, JoinToken: token, DiscoverWorkloadPath: true,
-		Ready: func(nodeagent.Addrs) { ready() },
+		SyncInterval: syncInterval,
+		Ready:        func(nodeagent.Addrs) { ready() },
 	}, sds.Options{}, u.log.With("role", "agent"))
 }
+
+// syncInterval is short: who tries things out waits for them.
+const syncInterval = time.Second
 
 // tokenLife is how long the token for the own agent may be used, in seconds. One that isn't needed, as the agent has joined
 // before, is gone after it.

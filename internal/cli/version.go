@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"io"
 	"runtime"
 	"runtime/debug"
 
@@ -45,4 +46,16 @@ func Root(env *Env, name, long string) *cobra.Command {
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.AddCommand(VersionVerb(env))
 	return root
+}
+
+// SampleVerb is the verb that prints a role's sample configuration.
+func SampleVerb(env *Env, sample string) *cobra.Command {
+	return &cobra.Command{
+		Use:   "sample",
+		Short: "Print a commented configuration file to start from",
+		RunE: func(*cobra.Command, []string) error {
+			_, err := io.WriteString(env.Stdout, sample)
+			return err
+		},
+	}
 }

@@ -108,6 +108,7 @@ func (f *File) syntaxError(diags hcl.Diagnostics) {
 			pos.Line = d.Subject.Start.Line
 		}
 		detail, _, _ := strings.Cut(d.Detail, "\n")
+		detail, _, _ = strings.Cut(detail, ". ")
 		f.Errorf(pos, "%s: %s", lowerFirst(d.Summary), lowerFirst(strings.TrimSuffix(detail, ".")))
 		return
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 
+	"github.com/lanyard-mtls/lanyard/configs"
 	"github.com/lanyard-mtls/lanyard/internal/cli"
 	"github.com/lanyard-mtls/lanyard/internal/cli/agentcli"
 	"github.com/lanyard-mtls/lanyard/internal/run"
@@ -26,7 +27,7 @@ const (
 
 // Fill gives cmd, the program itself or its "agent", the agent's verbs.
 func Fill(env *cli.Env, cmd *cobra.Command) *cobra.Command {
-	cmd.AddCommand(runVerb(env), validateVerb(env))
+	cmd.AddCommand(runVerb(env), validateVerb(env), cli.SampleVerb(env, configs.Agent))
 	cmd.AddCommand(agentcli.Verbs(env)...)
 	return cli.NotYet(cli.ExitLikeSPIRE(cmd), "logger", "debug")
 }
@@ -55,7 +56,7 @@ it in order, a second one at once.`,
 		return cli.WithLog(s.log, env.Stdout, func(log *slog.Logger) error {
 			ctx, stop := run.Signals(cmd.Context(), env.Stderr, env.Exit)
 			defer stop()
-			return Serve(ctx, s.agent, s.sds, log)
+			return cli.Advise(Serve(ctx, s.agent, s.sds, log), "-dataDir and -socketPath")
 		})
 	}
 	return cmd

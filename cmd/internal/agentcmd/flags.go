@@ -1,6 +1,8 @@
 package agentcmd
 
 import (
+	"fmt"
+
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -77,7 +79,7 @@ func (f *flags) override(c *nodeagent.Config, host *string, port *int) error {
 	case f.joinTokenFile != "":
 		token, err := readToken(f.joinTokenFile)
 		if err != nil {
-			return err
+			return fmt.Errorf("-joinTokenFile %w", err)
 		}
 		c.JoinToken = token
 	}

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -93,8 +92,11 @@ func (f *flags) read(env *cli.Env) (conf *hclconf.File, content file, err error)
 		expand = env.Getenv
 	}
 	conf, err = hclconf.Read(path, expand)
-	if err != nil {
+	switch {
+	case err != nil && f.config == "":
 		return nil, content, cli.Hint(err, "name the file with -config")
+	case err != nil:
+		return nil, content, err
 	}
 	conf.Decode(&content)
 	return conf, content, nil
@@ -138,16 +140,16 @@ func (f *flags) check(conf *hclconf.File, b *agentBlock, s *settings, host strin
 	conf.Check("agent.log_level", telemetry.Check(b.LogLevel, ""))
 	conf.Check("agent.log_format", telemetry.Check("", b.LogFormat))
 	conf.Check("agent.sds", s.sds.Validate())
-	if b.JoinToken != "" && b.JoinTokenFile != "" {
+	switch {
+	case b.JoinToken != "" && b.JoinTokenFile != "":
 		conf.Errorf(conf.At("agent.join_token_file"), "agent.join_token and agent.join_token_file are both set: keep one")
-	}
-	if b.TrustBundlePath != "" && b.InsecureBootstrap {
-		conf.Errorf(conf.At("agent.insecure_bootstrap"), "agent.insecure_bootstrap and agent.trust_bundle_path are both set: keep the bundle")
-	}
-	if b.JoinTokenFile != "" && f.joinToken == "" && f.joinTokenFile == "" {
+	case b.JoinTokenFile != "" && f.joinToken == "" && f.joinTokenFile == "":
 		token, err := readToken(b.JoinTokenFile)
 		conf.Check("agent.join_token_file", err)
 		s.agent.JoinToken = token
+	}
+	if b.TrustBundlePath != "" && b.InsecureBootstrap {
+		conf.Errorf(conf.At("agent.insecure_bootstrap"), "agent.insecure_bootstrap and agent.trust_bundle_path are both set: keep the bundle")
 	}
 	if conf.Err() != nil { // a value that couldn't be read would be called missing too
 		return
@@ -156,6 +158,10 @@ func (f *flags) check(conf *hclconf.File, b *agentBlock, s *settings, host strin
 		conf.Errorf(conf.At("agent"), "agent.server_address is missing: the issuer's host name or IP address")
 	}
 	conf.Check("agent.server_port", checkPort(port))
+	if _, err := os.Stat(b.TrustBundlePath); b.TrustBundlePath != "" && err != nil && f.trustBundle == "" {
+		conf.Errorf(conf.At("agent.trust_bundle_path"), "agent.trust_bundle_path %s: %v; it is the output of \"lanyard issuer bundle show\"", b.TrustBundlePath, errors.Unwrap(err))
+		return
+	}
 	conf.CheckAll("agent", s.agent.Validate())
 }
 
@@ -173,19 +179,19 @@ const maxToken = 4 << 10
 func readToken(path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return "", fmt.Errorf("join token file %s: %w", path, errors.Unwrap(err))
+		return "", fmt.Errorf("%s: %w", path, errors.Unwrap(err))
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxToken+1))
 	if err != nil {
-		return "", fmt.Errorf("join token file %s: %w", path, errors.Unwrap(err))
+		return "", fmt.Errorf("%s: %w", path, errors.Unwrap(err))
 	}
 	token := strings.TrimSpace(string(data))
 	switch {
 	case token == "":
-		return "", fmt.Errorf("join token file %s is empty", filepath.Clean(path))
+		return "", fmt.Errorf("%s is empty", path)
 	case len(data) > maxToken:
-		return "", fmt.Errorf("join token file %s has more than %d bytes: this is no token", filepath.Clean(path), maxToken)
+		return "", fmt.Errorf("%s has more than %d bytes: this is no token", path, maxToken)
 	}
 	return token, nil
 }

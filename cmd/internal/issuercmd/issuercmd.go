@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/lanyard-mtls/lanyard/configs"
 	"github.com/lanyard-mtls/lanyard/internal/cli"
 	"github.com/lanyard-mtls/lanyard/internal/cli/issuercli"
 	"github.com/lanyard-mtls/lanyard/internal/run"
@@ -24,7 +25,7 @@ const (
 
 // Fill gives cmd, the program itself or its "issuer", the issuer's verbs.
 func Fill(env *cli.Env, cmd *cobra.Command) *cobra.Command {
-	cmd.AddCommand(runVerb(env), validateVerb(env))
+	cmd.AddCommand(runVerb(env), validateVerb(env), cli.SampleVerb(env, configs.Issuer))
 	cmd.AddCommand(issuercli.Verbs(env)...)
 	return cli.NotYet(cli.ExitLikeSPIRE(cmd), "federation", "jwt", "wit", "logger", "localauthority", "upstreamauthority", "debug")
 }
@@ -51,7 +52,7 @@ The first SIGINT or SIGTERM stops it in order, a second one at once.`,
 		return cli.WithLog(s.log, env.Stdout, func(log *slog.Logger) error {
 			ctx, stop := run.Signals(cmd.Context(), env.Stderr, env.Exit)
 			defer stop()
-			return Serve(ctx, s.issuer, log, nil)
+			return cli.Advise(Serve(ctx, s.issuer, log, nil), "-dataDir and -socketPath")
 		})
 	}
 	return cmd

@@ -115,8 +115,11 @@ func (f *flags) read(env *cli.Env) (conf *hclconf.File, content file, err error)
 		expand = env.Getenv
 	}
 	conf, err = hclconf.Read(path, expand)
-	if err != nil {
+	switch {
+	case err != nil && f.config == "":
 		return nil, content, cli.Hint(err, "name the file with -config")
+	case err != nil:
+		return nil, content, err
 	}
 	conf.Decode(&content)
 	return conf, content, nil

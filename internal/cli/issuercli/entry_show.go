@@ -111,7 +111,9 @@ func fetchEntries(ctx context.Context, client entryv1.EntryClient, id string, fi
 		}
 	}
 	for _, e := range entries {
-		slices.SortFunc(e.Selectors, func(a, b *types.Selector) int { return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.Value, b.Value)) })
+		slices.SortFunc(e.Selectors, func(a, b *types.Selector) int {
+			return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.Value, b.Value))
+		})
 	}
 	slices.SortStableFunc(entries, func(a, b *types.Entry) int {
 		return cmp.Or(cmp.Compare(idString(a.SpiffeId), idString(b.SpiffeId)), cmp.Compare(idString(a.ParentId), idString(b.ParentId)), cmp.Compare(a.Id, b.Id))

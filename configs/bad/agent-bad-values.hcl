@@ -1,0 +1,20 @@
+agent {
+  trust_domain       = "spiffe://"
+  server_address     = "127.0.0.1"
+  server_port        = 70000
+  insecure_bootstrap = "maybe"
+  sds                = "default"
+  experimental {
+    sync_interval = "5 seconds"
+  }
+}
+plugins {
+  WorkloadAttestor "unix" {
+    plugin_data {
+      discover_workload_paths = true
+    }
+  }
+  WorkloadAttestor "k8s" {
+    plugin_data {}
+  }
+}

@@ -1,0 +1,4 @@
+agent {
+  trust_domain       = "example.org"
+  insecure_bootstrap = true
+}

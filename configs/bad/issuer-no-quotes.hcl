@@ -1,0 +1,4 @@
+server {
+  trust_domain = example.org
+  data_dir     = "${HOME}/lanyard"
+}

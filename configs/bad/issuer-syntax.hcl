@@ -1,0 +1,4 @@
+server {
+  trust_domain = "example.org
+  bind_port = 8081
+}
