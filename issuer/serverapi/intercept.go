@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/lanyard-mtls/lanyard/internal/mtls"
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
 )
 
 // gate is what every call of one listener passes: who calls, may it, and one
@@ -132,7 +133,13 @@ func (c *call) end(ctx context.Context, err error) error {
 	}
 	attrs = append(attrs, c.attrs...)
 	if err != nil {
-		attrs = append(attrs, slog.String("error", status.Convert(err).Message()))
+		st := status.Convert(err)
+		attrs = append(attrs, slog.String("error", st.Message()))
+		for _, detail := range st.Details() {
+			if d, ok := detail.(*types.PermissionDeniedDetails); ok {
+				attrs = append(attrs, slog.String("reason", d.GetReason().String()))
+			}
+		}
 	}
 	c.gate.log.LogAttrs(ctx, level, "call", attrs...)
 	return err

@@ -71,8 +71,7 @@ func newServer(guard *guard, local bool, opts ...grpc.ServerOption) *grpc.Server
 		grpc.ConnectionTimeout(handshakeTimeout),
 		// No handler is left to find the store closed under it.
 		grpc.WaitForHandlers(true),
-		// An idle agent costs no write buffer, and a small read buffer.
-		grpc.SharedWriteBuffer(true),
+		// Ten thousand idle agents keep their read buffers.
 		grpc.ReadBufferSize(4<<10),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			MaxConnectionAge:      maxConnectionAge,
