@@ -55,7 +55,7 @@ func bind(cfg Config, service *workloadapi.Service) (*servers, error) {
 		grpc.ForceServerCodecV2(workloadapi.NewCodec()),
 		grpc.UnaryInterceptor(service.UnaryInterceptor),
 		grpc.StreamInterceptor(service.StreamInterceptor),
-		grpc.ReadBufferSize(ioBuffer), grpc.WriteBufferSize(ioBuffer), grpc.SharedWriteBuffer(true),
+		grpc.ReadBufferSize(ioBuffer), grpc.WriteBufferSize(ioBuffer),
 	)
 	service.Register(public)
 	healthpb.RegisterHealthServer(public, s.health)

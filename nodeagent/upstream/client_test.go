@@ -1,11 +1,13 @@
 package upstream_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -411,6 +413,27 @@ func TestOutlastsARestartOfTheIssuer(t *testing.T) {
 	s.Put(entry(s, "tok", "later"))
 	s.Start()
 	a.await("what changed meanwhile", func(state upstream.State) bool { return len(state.Entries) == 1 })
+}
+
+// SPIRE's server ends each connection after three minutes.
+func TestOutlastsTheEndOfConnections(t *testing.T) {
+	s := spiretest.New(t, "example.org")
+	s.Stop()
+	s.Set(func(sw *spiretest.Switches) { sw.MaxConnectionAge = 30 * time.Millisecond })
+	s.Start()
+	cfg := config(s, t.TempDir(), s.Token("tok", time.Hour))
+	cfg.SyncInterval = 5 * time.Millisecond
+	var log bytes.Buffer
+	cfg.Log = slog.New(slog.NewTextHandler(&log, nil))
+	a := start(t, cfg)
+	for range 50 {
+		a.synced()
+	}
+	a.stop()
+	a.running.Wait()
+	if strings.Contains(log.String(), "cannot sync") {
+		t.Errorf("a sync failed:\n%s", &log)
+	}
 }
 
 func TestStartsBeforeTheIssuer(t *testing.T) {

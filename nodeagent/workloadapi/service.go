@@ -19,6 +19,7 @@ import (
 	"github.com/lanyard-mtls/lanyard/internal/registration"
 	"github.com/lanyard-mtls/lanyard/internal/workload"
 	"github.com/lanyard-mtls/lanyard/nodeagent/svidcache"
+	"github.com/lanyard-mtls/lanyard/nodeagent/workloadattest"
 )
 
 // Attestor finds the selectors of callers.
@@ -138,7 +139,11 @@ func follow[T any](ctx context.Context, s *Service, subscribe func([]registratio
 func (s *Service) attest(ctx context.Context) ([]registration.Selector, error) {
 	selectors, err := s.cfg.Attestor.AttestContext(ctx)
 	if err != nil {
-		s.log.Warn("caller not attested", "reason", err)
+		level := slog.LevelWarn
+		if errors.Is(err, workloadattest.ErrGone) {
+			level = slog.LevelDebug // its own affair
+		}
+		s.log.Log(ctx, level, "caller not attested", "reason", err)
 		return nil, status.Error(codes.Unavailable, "caller could not be attested; the agent's log says why")
 	}
 	return selectors, nil

@@ -64,7 +64,11 @@ func NewCredentials(log *slog.Logger) *Credentials {
 func (c *Credentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	caller, err := c.identify(conn)
 	if err != nil {
-		c.log.Warn("connection refused", "reason", err)
+		log := c.log.Warn
+		if errors.Is(err, ErrGone) {
+			log = c.log.Debug // connected and ended: its own affair
+		}
+		log("connection refused", "reason", err)
 		return nil, nil, errors.Join(err, conn.Close())
 	}
 	return watch(conn, caller.proc), caller, nil

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/user"
 	"strconv"
+	"sync"
 
 	"github.com/lanyard-mtls/lanyard/internal/registration"
 )
@@ -34,6 +35,9 @@ type Attestor struct {
 	opt    Options
 	log    *slog.Logger
 	hashes *hashCache
+
+	mu   sync.Mutex
+	told map[string]bool // what was warned of
 }
 
 // New returns an attestor. It does no I/O.
@@ -42,7 +46,7 @@ func New(opt Options) *Attestor {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Attestor{opt: opt, log: log, hashes: newHashCache()}
+	return &Attestor{opt: opt, log: log, hashes: newHashCache(), told: make(map[string]bool)}
 }
 
 // AttestContext attests the caller of the RPC that ctx belongs to.
@@ -127,7 +131,7 @@ func (a *Attestor) executable(ctx context.Context, c *Caller) ([]registration.Se
 	link := c.proc.path("exe")
 	path, err := os.Readlink(link)
 	if errors.Is(err, os.ErrPermission) {
-		a.log.Warn("no path selectors: the agent may not read the caller's executable; run it as root or as the caller's user", "pid", c.proc.pid)
+		a.warnOnce("no path selectors: the agent may not read the caller's executable; run it as root or as the caller's user", "uid", strconv.Itoa(int(c.uid)))
 		return nil, nil
 	}
 	if err != nil {
@@ -141,7 +145,7 @@ func (a *Attestor) executable(ctx context.Context, c *Caller) ([]registration.Se
 	// leads to by now, and in whichever mount namespace.
 	f, err := os.Open(link)
 	if errors.Is(err, os.ErrPermission) {
-		a.log.Warn("no sha256 selector: the agent may not read the caller's executable", "pid", c.proc.pid, "path", path)
+		a.warnOnce("no sha256 selector: the agent may not read the caller's executable", "path", path)
 		return sel, nil
 	}
 	if err != nil {
@@ -150,13 +154,29 @@ func (a *Attestor) executable(ctx context.Context, c *Caller) ([]registration.Se
 	defer f.Close()
 	sum, err := a.hashes.sum(ctx, f, a.opt.SizeLimit)
 	if errors.Is(err, errTooLong) {
-		a.log.Warn("no sha256 selector: the executable is longer than workload_size_limit", "path", path, "limit_bytes", a.opt.SizeLimit)
+		a.warnOnce("no sha256 selector: the executable is longer than workload_size_limit", "path", path)
 		return sel, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("hash of %s: %w", link, err)
 	}
 	return append(sel, unixSelector("sha256", sum)), nil
+}
+
+// maxTold bounds what is remembered to have been warned of.
+const maxTold = 1000
+
+// warnOnce warns of one thing once: callers come by the thousand.
+func (a *Attestor) warnOnce(msg, key, value string) {
+	a.mu.Lock()
+	known := a.told[msg+value] || len(a.told) >= maxTold
+	if !known {
+		a.told[msg+value] = true
+	}
+	a.mu.Unlock()
+	if !known {
+		a.log.Warn(msg, key, value)
+	}
 }
 
 func unixSelector(kind, value string) registration.Selector {

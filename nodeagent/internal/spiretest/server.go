@@ -15,6 +15,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
 
 	"github.com/lanyard-mtls/lanyard/internal/mtls"
 	"github.com/lanyard-mtls/lanyard/internal/registration"
@@ -60,6 +61,9 @@ type Switches struct {
 	// LoseJoins is how many answers of AttestAgent are lost after the token is
 	// spent.
 	LoseJoins int
+	// MaxConnectionAge, set before a start, is when connections are told to go
+	// away; 0: never.
+	MaxConnectionAge time.Duration
 	// LoseRenewals forgets renewals that were answered.
 	LoseRenewals bool
 }
@@ -93,7 +97,11 @@ func (s *Server) Start() {
 	}
 	s.Addr = l.Addr().String()
 	tlsConfig := mtls.ServerOptional(source{s}, mtls.Any, mtls.Options{NextProtos: []string{"h2"}, DisableTickets: true})
+	s.mu.Lock()
+	age := s.MaxConnectionAge
+	s.mu.Unlock()
 	server := grpc.NewServer(
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: age}),
 		grpc.Creds(credentials.NewTLS(tlsConfig)),
 		grpc.UnaryInterceptor(s.unary), grpc.StreamInterceptor(s.stream),
 	)
