@@ -24,7 +24,7 @@ import (
 const (
 	webID = "spiffe://one.test/web"
 	dbID  = "spiffe://one.test/db"
-	limit = 30 * time.Second // what a test waits for anything at most
+	limit = time.Minute // what a test waits for anything at most
 )
 
 // running is a sidecar that runs until the test ends.

@@ -54,43 +54,42 @@ func TestNoIdentityYet(t *testing.T) {
 // What the Workload API withdraws is used no more; what it merely does not
 // repeat is used until it expires.
 func TestIdentityLostAndFound(t *testing.T) {
-	p := newPair(t, backend(t, echo), func(client, _ *sidecar.Config) { client.ConnectTimeout = 100 * time.Millisecond })
-	asked := 0
-	ask := func() error {
-		got, err := roundTrip(t, p.client.addr, "x")
-		asked++
-		p.client.log.connections(asked)
-		if err == nil && got != "x" {
-			t.Fatalf("got %q", got)
+	p := newPair(t, backend(t, echo))
+	impatient := start(t, sidecar.Config{Mode: sidecar.Client, Target: p.server.addr, WorkloadAPIAddr: p.webAgent.Addr(),
+		ConnectTimeout: 50 * time.Millisecond})
+	impatient.log.await("identity received", 1)
+	mustWork := func() {
+		t.Helper()
+		if got, err := roundTrip(t, p.client.addr, "x"); got != "x" || err != nil {
+			t.Fatalf("%q, %v", got, err)
 		}
-		return err
 	}
-	check(t, ask())
+	asked := 0
+	mustFail := func(why string) {
+		t.Helper()
+		if got, err := roundTrip(t, impatient.addr, "x"); isCleanEnd(err) {
+			t.Fatalf("answered %q", got)
+		}
+		asked++
+		last := impatient.log.connections(asked)[asked-1]
+		if last["cause"] != "no identity yet" || !strings.Contains(last["error"].(string), why) {
+			t.Errorf("%v, want an error with %q", last, why)
+		}
+	}
+	mustWork()
 	p.webAgent.Fail(codes.Unavailable)
 	p.client.log.await("no stream from the Workload API, trying again", 1)
-	check(t, ask())
+	mustWork()
 	p.webAgent.Stop()
-	check(t, ask())
+	mustWork()
 	p.webAgent.Fail(codes.PermissionDenied)
 	p.webAgent.Start(t)
-	p.client.log.await("no stream from the Workload API, trying again", 2)
-	if err := ask(); err == nil {
-		t.Error("the withdrawn identity was used")
-	}
-	recs := p.client.log.connections(4)
-	if last := recs[3]; last["cause"] != "no identity yet" || !strings.Contains(last["error"].(string), "PermissionDenied") {
-		t.Errorf("%v", last)
-	}
-	// An expired identity is none either.
+	impatient.log.await("no stream from the Workload API, trying again", 2)
+	mustFail("PermissionDenied")
 	now := time.Now()
 	p.webAgent.Set(t, []*x509svid.SVID{p.ca.SVID(t, webID, testca.Lifetime(now.Add(-time.Hour), now.Add(-time.Second)))}, p.ca.Bundle())
-	p.client.log.await("identity received", 2)
-	if err := ask(); err == nil {
-		t.Error("the expired identity was used")
-	}
-	if last := p.client.log.connections(5)[4]; last["cause"] != "no identity yet" || !strings.Contains(last["error"].(string), "expired") {
-		t.Errorf("%v", last)
-	}
+	impatient.log.await("identity received", 2)
+	mustFail("expired")
 }
 
 func TestSPIFFEIDPicksTheSVID(t *testing.T) {

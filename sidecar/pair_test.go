@@ -132,17 +132,21 @@ func hashOf(piece []byte, size int) []byte {
 // one is made with what is current.
 func TestPairRotationUnderLoad(t *testing.T) {
 	p := newPair(t, backend(t, echo))
+	p.client.log.await("identity received", 1)
+	p.server.log.await("identity received", 1)
 	stop, rotated := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(rotated)
-		for {
+		for round := 2; ; round++ {
 			select {
 			case <-stop:
 				return
-			case <-time.After(5 * time.Millisecond):
-				p.webAgent.Set(t, []*x509svid.SVID{p.ca.SVID(t, webID)}, p.ca.Bundle())
-				p.dbAgent.Set(t, []*x509svid.SVID{p.ca.SVID(t, dbID)}, p.ca.Bundle())
+			default:
 			}
+			p.webAgent.Set(t, []*x509svid.SVID{p.ca.SVID(t, webID)}, p.ca.Bundle())
+			p.dbAgent.Set(t, []*x509svid.SVID{p.ca.SVID(t, dbID)}, p.ca.Bundle())
+			p.client.log.await("identity received", round)
+			p.server.log.await("identity received", round)
 		}
 	}()
 	var wg sync.WaitGroup
@@ -159,6 +163,9 @@ func TestPairRotationUnderLoad(t *testing.T) {
 	wg.Wait()
 	close(stop)
 	<-rotated
+	if n := len(p.server.log.await("identity received", 1)); n < 4 {
+		t.Errorf("%d identities: nothing rotated meanwhile", n)
+	}
 	for _, rec := range append(p.client.log.connections(200), p.server.log.connections(200)...) {
 		if rec["cause"] != "closed" {
 			t.Errorf("%v", rec)
@@ -174,7 +181,7 @@ func converse(addr string, seed int) error {
 	}
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(limit))
-	for i := range 50 {
+	for i := range 20 {
 		msg := strings.Repeat(fmt.Sprint(seed, i), 1+(seed*i)%97)
 		if _, err := io.WriteString(c, msg); err != nil {
 			return err

@@ -110,10 +110,12 @@ func TestUnusableAnswerKeepsTheGoodOne(t *testing.T) {
 	}
 	s := workloadtest.Start(t, []*x509svid.SVID{good}, ca.Bundle())
 	c := start(t, s)
+	until(t, c, "the good SVID", connected)
 	for name, resp := range tests {
 		t.Run(name, func(t *testing.T) {
+			version := c.State().Version
 			s.Set(t, []*x509svid.SVID{good}, ca.Bundle())
-			before := until(t, c, "the good SVID", connected)
+			before := until(t, c, "the good SVID", func(s workload.State) bool { return connected(s) && s.Version > version })
 			s.SetRaw(resp)
 			after := until(t, c, "the discarded answer", func(s workload.State) bool { return s.Err != nil })
 			if after.Context != before.Context || after.Version != before.Version {

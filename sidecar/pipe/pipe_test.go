@@ -67,7 +67,7 @@ func TestHalfCloseFromFar(t *testing.T) {
 }
 
 func TestBothWaysAtOnceByteExact(t *testing.T) {
-	const size = 64 << 20
+	const size = 16 << 20
 	for _, p := range [][2]kind{{tls13, tcp}, {tcp, tls13}} {
 		t.Run(string(p[0])+"-"+string(p[1]), func(t *testing.T) {
 			r := newRig(t, p[0], p[1])

@@ -49,7 +49,7 @@ func newRigOver(t *testing.T, a, b kind, wrap func(net.Conn) net.Conn) *rig {
 		far.Close()
 		<-done
 	})
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	near.SetDeadline(deadline)
 	far.SetDeadline(deadline)
 	return r
@@ -115,7 +115,7 @@ func (r *rig) wait(t *testing.T) Result {
 	select {
 	case res := <-r.result:
 		return res
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		buf := make([]byte, 1<<20)
 		t.Fatalf("the pipe did not end\n%s", buf[:runtime.Stack(buf, true)])
 		panic("unreachable")
