@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
@@ -115,8 +116,16 @@ func (e entryJSON) proto() (*types.Entry, error) {
 	if parentErr != nil {
 		parentErr = fmt.Errorf("parent_id %q: %w", e.ParentID, parentErr)
 	}
-	federates, err := trustDomains(e.FederatesWith)
-	if err := errors.Join(idErr, parentErr, err); err != nil {
+	var federates []string
+	var fedErr error
+	for _, name := range e.FederatesWith {
+		td, err := spiffeid.TrustDomainFromString(name)
+		if err != nil {
+			fedErr = errors.Join(fedErr, fmt.Errorf("federates_with %q: %w", name, err))
+		}
+		federates = append(federates, td.Name())
+	}
+	if err := oneLine(idErr, parentErr, fedErr); err != nil {
 		return nil, err
 	}
 	entry := &types.Entry{
@@ -131,4 +140,13 @@ func (e entryJSON) proto() (*types.Entry, error) {
 		entry.AdditionalAttributes = &types.Entry_AdditionalAttributes{DisableX509SvidPrefetch: e.Attributes.NoPrefetch, JwtSvidIncludeJti: e.Attributes.IncludeJTI}
 	}
 	return entry, nil
+}
+
+// oneLine joins errors about one thing.
+func oneLine(errs ...error) error {
+	err := errors.Join(errs...)
+	if err == nil {
+		return nil
+	}
+	return errors.New(strings.ReplaceAll(err.Error(), "\n", "; "))
 }
