@@ -131,15 +131,15 @@ func (r *Registry) Count(f Filter) int {
 func (r *Registry) candidates(f Filter) []*registration.Entry {
 	switch {
 	case !f.SPIFFEID.IsZero():
-		return r.listed(func(x *index) []*node { return x.bySPIFFEID[f.SPIFFEID] })
+		return r.filed(func(x *index) []*node { return x.bySPIFFEID[f.SPIFFEID] })
 	case !f.ParentID.IsZero():
-		return r.listed(func(x *index) []*node { return x.byParent[f.ParentID] })
+		return r.filed(func(x *index) []*node { return x.byParent[f.ParentID] })
 	default:
 		return r.sortedEntries()
 	}
 }
 
-func (r *Registry) listed(list func(*index) []*node) []*registration.Entry {
+func (r *Registry) filed(list func(*index) []*node) []*registration.Entry {
 	r.mu.RLock()
 	nodes := list(r.idx)
 	entries := make([]*registration.Entry, len(nodes))

@@ -13,6 +13,7 @@ import (
 )
 
 func TestFilters(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.start()
 	other := spiffeid.RequireTrustDomainFromString("other.test")
@@ -73,6 +74,7 @@ func TestFilters(t *testing.T) {
 
 // The kept list of all entries stays right under any mix of changes.
 func TestSortedEntriesFollowChanges(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.start()
 	rng := rand.New(rand.NewPCG(1, 2))
@@ -123,6 +125,7 @@ func TestSortedEntriesFollowChanges(t *testing.T) {
 }
 
 func TestPagesAfterAnID(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.start()
 	r.create(entry("/a", agentA), entry("/c", agentA), entry("/e", agentA))

@@ -33,6 +33,10 @@ type Registry struct {
 	ready   chan struct{} // closed after the first list
 	stopped chan struct{} // closed when Run returns
 
+	// listed says that the index can be brought up to date by a watch. It is
+	// Run's alone.
+	listed bool
+
 	mu      sync.RWMutex
 	idx     *index
 	applied store.Revision
@@ -75,9 +79,8 @@ func (r *Registry) Run(ctx context.Context) error {
 	defer janitor.Wait()
 	defer cancel()
 
-	listed := false
 	for {
-		err := r.follow(ctx, &listed)
+		err := r.follow(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -85,7 +88,7 @@ func (r *Registry) Run(ctx context.Context) error {
 			return fmt.Errorf("registry: %w", r.store.Err())
 		case errors.Is(err, store.ErrCompacted):
 			r.log.Info("fell behind the store; reading all of it again")
-			listed = false
+			r.listed = false
 		default:
 			r.log.Warn("cannot follow the store; trying again", "error", err)
 			select {
@@ -97,15 +100,15 @@ func (r *Registry) Run(ctx context.Context) error {
 }
 
 // follow applies what the store tells until that fails, after reading the whole
-// store unless it has been listed.
-func (r *Registry) follow(ctx context.Context, listed *bool) error {
-	if !*listed {
+// store if that is needed.
+func (r *Registry) follow(ctx context.Context) error {
+	if !r.listed {
 		snap, err := r.store.Snapshot(ctx)
 		if err != nil {
 			return err
 		}
 		r.replace(snap)
-		*listed = true
+		r.listed = true
 	}
 	return r.store.Watch(ctx, r.appliedRevision(), func(b store.Batch) error {
 		r.apply(b)

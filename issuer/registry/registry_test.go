@@ -157,6 +157,7 @@ func (r *rig) wantAuthorized(agent spiffeid.ID, want ...string) {
 }
 
 func TestAuthorizedEntries(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.start()
 	r.join(agentA, "cluster:x", "zone:1")
@@ -193,6 +194,7 @@ func TestAuthorizedEntries(t *testing.T) {
 }
 
 func TestAgentBeforeItsRecordHasItsOwnEntries(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.start()
 	r.create(entry("/own", agentA), alias("/cluster", "x"), entry("/on-cluster", id("/cluster")))
@@ -200,6 +202,7 @@ func TestAgentBeforeItsRecordHasItsOwnEntries(t *testing.T) {
 }
 
 func TestAuthorizationFollowsChanges(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.start()
 	r.join(agentA, "x")
@@ -244,6 +247,7 @@ func TestAuthorizationFollowsChanges(t *testing.T) {
 }
 
 func TestExpiredEntriesAreNotAuthorizedAndGo(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.start()
 	gone := entry("/gone", agentA)
@@ -299,6 +303,7 @@ func (r *rig) ids(f registry.Filter) func(func(string) bool) {
 }
 
 func TestRestartReadsTheStore(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	e := entry("/web", agentA)
 	if _, _, err := r.store.CreateEntries(t.Context(), []registration.Entry{e}); err != nil {
@@ -333,6 +338,7 @@ func TestRestartReadsTheStore(t *testing.T) {
 }
 
 func TestWaitEndsWithItsContextAndWithRun(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	never := store.Revision(1 << 60)
 	runCtx, stop := context.WithCancel(t.Context())
@@ -357,6 +363,7 @@ func TestWaitEndsWithItsContextAndWithRun(t *testing.T) {
 }
 
 func TestRunFailsWithTheStore(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	done := make(chan error)
 	go func() { done <- r.Run(t.Context()) }()
@@ -371,6 +378,7 @@ func TestRunFailsWithTheStore(t *testing.T) {
 
 // Readers see a transaction whole or not at all, and writers their own writes.
 func TestReadersNeverSeeHalfABatch(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.start()
 	const pairs, writers = 40, 4

@@ -16,6 +16,7 @@ import (
 )
 
 func TestCreateEntriesAnswersEachOne(t *testing.T) {
+	t.Parallel()
 	s := open(t, t.TempDir())
 	first := create(t, s, entry("web"))[0]
 
@@ -66,6 +67,7 @@ func TestCreateEntriesAnswersEachOne(t *testing.T) {
 }
 
 func TestTwinsInOneBatch(t *testing.T) {
+	t.Parallel()
 	s := open(t, t.TempDir())
 	var batch []registration.Entry
 	for range 3000 {
@@ -95,6 +97,7 @@ func TestTwinsInOneBatch(t *testing.T) {
 
 // SPIRE on PostgreSQL makes duplicates here.
 func TestConcurrentIdenticalCreatesMakeOne(t *testing.T) {
+	t.Parallel()
 	s := open(t, t.TempDir())
 	const workers = 64
 	start := make(chan struct{})
@@ -143,6 +146,7 @@ func TestConcurrentIdenticalCreatesMakeOne(t *testing.T) {
 }
 
 func TestUpdateEntry(t *testing.T) {
+	t.Parallel()
 	s := open(t, t.TempDir())
 	made := create(t, s, entry("web"), entry("db"))
 	web := made[0]
@@ -185,6 +189,7 @@ func TestUpdateEntry(t *testing.T) {
 }
 
 func TestUpdateMovesTheKey(t *testing.T) {
+	t.Parallel()
 	s := open(t, t.TempDir())
 	web := create(t, s, entry("web"))[0]
 	if _, _, err := s.UpdateEntry(t.Context(), web.ID, func(e *registration.Entry) error {
@@ -201,6 +206,7 @@ func TestUpdateMovesTheKey(t *testing.T) {
 }
 
 func TestConcurrentUpdatesAllCount(t *testing.T) {
+	t.Parallel()
 	s := open(t, t.TempDir())
 	web := create(t, s, entry("web"))[0]
 	const workers = 32
@@ -223,6 +229,7 @@ func TestConcurrentUpdatesAllCount(t *testing.T) {
 }
 
 func TestDeleteEntries(t *testing.T) {
+	t.Parallel()
 	s := open(t, t.TempDir())
 	made := create(t, s, entry("web"), entry("db"))
 	results, rev, err := s.DeleteEntries(t.Context(), []string{made[0].ID, "nowhere", made[0].ID, "", "a/b"})
@@ -244,6 +251,7 @@ func TestDeleteEntries(t *testing.T) {
 }
 
 func TestDeleteExpiredEntriesLooksAgain(t *testing.T) {
+	t.Parallel()
 	s := open(t, t.TempDir())
 	now := time.Unix(1_800_000_000, 0)
 	old, renewed, never := entry("old"), entry("renewed"), entry("never")
@@ -262,8 +270,9 @@ func TestDeleteExpiredEntriesLooksAgain(t *testing.T) {
 }
 
 func TestManyEntriesInFewTransactions(t *testing.T) {
+	t.Parallel()
 	s := open(t, t.TempDir())
-	const n = 25_000 // more than a page of the snapshot
+	const n = 12_000 // more than a page of the snapshot
 	entries := make([]registration.Entry, n)
 	for i := range entries {
 		entries[i] = entry(fmt.Sprintf("w%d", i))

@@ -84,6 +84,7 @@ var byID = cmpopts.SortSlices(func(a, b registration.Entry) bool { return a.ID <
 var ids = cmp.AllowUnexported(spiffeid.ID{}, spiffeid.TrustDomain{})
 
 func TestReopenedStoreHoldsEverything(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "issuer", "store")
 	s := open(t, dir)
 	e := entry("web")
@@ -114,6 +115,7 @@ func TestReopenedStoreHoldsEverything(t *testing.T) {
 }
 
 func TestSecondStoreOnOneDirectoryNamesTheHolder(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	open(t, dir)
 	_, err := store.Open(t.Context(), store.Config{Dir: dir, TrustDomain: td})
@@ -126,6 +128,7 @@ func TestSecondStoreOnOneDirectoryNamesTheHolder(t *testing.T) {
 }
 
 func TestDirectoryOfAnotherTrustDomainIsRefused(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	if err := open(t, dir).Close(); err != nil {
 		t.Fatal(err)
@@ -139,6 +142,7 @@ func TestDirectoryOfAnotherTrustDomainIsRefused(t *testing.T) {
 }
 
 func TestClosedStoreRefuses(t *testing.T) {
+	t.Parallel()
 	s := open(t, t.TempDir())
 	watched := make(chan error)
 	ready := make(chan struct{})
@@ -168,6 +172,7 @@ func TestClosedStoreRefuses(t *testing.T) {
 }
 
 func TestOpenEndsWithItsContext(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	dir := t.TempDir()

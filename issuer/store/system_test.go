@@ -133,6 +133,7 @@ func writerChild(dir string) int {
 }
 
 func TestKilledStoreKeepsWhatItAcknowledged(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	acknowledged := make(map[string]bool)
 	for round := range 3 {
@@ -191,6 +192,7 @@ func starterChild(dir string) int {
 
 // An etcd that is killed in its first moments never elects a leader again.
 func TestStoreKilledInItsFirstStart(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "store")
 	for _, seen := range []string{"lock", "etcd.new", "etcd.new/member/wal", "etcd.new/member/snap/db", "etcd"} {
 		cmd := child(t, "starter", dir)
@@ -239,6 +241,7 @@ func fullDiskChild(dir string) int {
 }
 
 func TestFullDiskEndsTheStoreWithOneError(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	out, err := child(t, "full-disk", dir).Output()
 	if err != nil {

@@ -75,6 +75,21 @@ func (s *Store) Watch(ctx context.Context, after Revision, handle func(Batch) er
 	return errors.New("store: etcd ended the watch")
 }
 
+// Compact forgets the history before the revision, which etcd also does by
+// itself after some minutes. Records stay; a watch from before then ends with
+// ErrCompacted.
+func (s *Store) Compact(ctx context.Context, before Revision) error {
+	ctx, end, err := s.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
+	if _, err := s.client.Compact(ctx, int64(before)); err != nil {
+		return s.fault("compact", err)
+	}
+	return nil
+}
+
 func (s *Store) batch(events []*clientv3.Event) Batch {
 	b := Batch{Revision: Revision(events[len(events)-1].Kv.ModRevision)}
 	for _, e := range events {
