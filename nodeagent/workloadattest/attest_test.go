@@ -1,152 +1,19 @@
 package workloadattest
 
 import (
-	"bufio"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/lanyard-mtls/lanyard/internal/registration"
 )
-
-// childEnv makes the test binary a caller: it connects to the socket named
-// there and does what follows the colon.
-const childEnv = "WORKLOADATTEST_CHILD"
-
-func TestMain(m *testing.M) {
-	if spec := os.Getenv(childEnv); spec != "" {
-		if err := child(spec); err != nil {
-			fmt.Println("child:", err)
-			os.Exit(3)
-		}
-		os.Exit(0)
-	}
-	os.Exit(m.Run())
-}
-
-// child connects, says so on stdout, and goes on when stdin has a line.
-func child(spec string) error {
-	path, what, _ := strings.Cut(spec, ":")
-	conn, err := net.Dial("unix", path)
-	if err != nil {
-		return err
-	}
-	socket, err := conn.(*net.UnixConn).File()
-	if err != nil {
-		return err
-	}
-	if what == "heir" {
-		// A process of its own that keeps the socket open.
-		heir := exec.Command("cat")
-		heir.Env, heir.ExtraFiles = []string{}, []*os.File{socket}
-		if heir.Stdin, err = os.Open(os.Getenv("FIFO")); err != nil {
-			return err
-		}
-		if err := heir.Start(); err != nil {
-			return err
-		}
-	}
-	if what == "setuid" {
-		if err := errors.Join(syscall.Setgid(65534), syscall.Setuid(65534)); err != nil {
-			return err
-		}
-	}
-	fmt.Println("connected")
-	_, err = bufio.NewReader(os.Stdin).ReadString('\n')
-	return err
-}
-
-func listen(t *testing.T) (*net.UnixListener, string) {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "ly")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	path := filepath.Join(dir, "s")
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	return l, path
-}
-
-type childProcess struct {
-	cmd   *exec.Cmd
-	stdin io.WriteCloser
-}
-
-// startChild returns when the child has connected.
-func startChild(t *testing.T, path, what string, env ...string) *childProcess {
-	t.Helper()
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(exe)
-	cmd.Env = append(append(os.Environ(), childEnv+"="+path+":"+what), env...)
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-	line, err := bufio.NewReader(stdout).ReadString('\n')
-	if line != "connected\n" {
-		t.Fatalf("child said %q, %v", line, err)
-	}
-	return &childProcess{cmd: cmd, stdin: stdin}
-}
-
-// end lets the child exit and reaps it.
-func (c *childProcess) end(t *testing.T) {
-	t.Helper()
-	c.stdin.Close()
-	c.cmd.Wait()
-}
-
-func accept(t *testing.T, l *net.UnixListener, creds *Credentials) (net.Conn, *Caller, error) {
-	t.Helper()
-	raw, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn, info, err := creds.ServerHandshake(raw)
-	if err != nil {
-		return nil, nil, err
-	}
-	t.Cleanup(func() { conn.Close() })
-	return conn, info.(*Caller), nil
-}
-
-func testCredentials() *Credentials { return NewCredentials(slog.New(slog.DiscardHandler)) }
-
-// withoutPeerPIDFD is a kernel before 6.5.
-func withoutPeerPIDFD() *Credentials {
-	c := testCredentials()
-	c.peerPIDFD = func(int) (int, error) { return -1, unix.ENOPROTOOPT }
-	return c
-}
 
 func TestCallerIsTheConnectedProcess(t *testing.T) {
 	for name, creds := range map[string]*Credentials{"pidfd": testCredentials(), "fallback": withoutPeerPIDFD()} {
@@ -287,19 +154,4 @@ func TestHashFollowsContent(t *testing.T) {
 			}
 		}
 	}
-}
-
-// fifo returns a named pipe that this test holds open until its end.
-func fifo(t *testing.T) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "fifo")
-	if err := unix.Mkfifo(path, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Close() })
-	return path
 }

@@ -1,0 +1,122 @@
+package upstream_test
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/lanyard-mtls/lanyard/internal/registration"
+	"github.com/lanyard-mtls/lanyard/nodeagent/internal/spiretest"
+	"github.com/lanyard-mtls/lanyard/nodeagent/upstream"
+)
+
+// agent is a client that runs until the test's end, or stop.
+type agent struct {
+	*upstream.Client
+	t      *testing.T
+	states chan upstream.State
+	ctx    context.Context
+	cancel context.CancelFunc
+	ended  chan error
+	err    error
+	once   sync.Once
+
+	running sync.WaitGroup
+}
+
+func config(s *spiretest.Server, dir, token string) upstream.Config {
+	return upstream.Config{
+		TrustDomain: s.CA.TrustDomain, DataDir: dir, ServerAddress: s.Addr,
+		JoinToken: token, TrustBundle: s.CA.Bundle(), SyncInterval: 20 * time.Millisecond,
+	}
+}
+
+func start(t *testing.T, cfg upstream.Config) *agent {
+	t.Helper()
+	client, err := upstream.Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	a := &agent{Client: client, t: t, states: make(chan upstream.State), ctx: ctx, cancel: cancel, ended: make(chan error, 1)}
+	a.running.Go(func() {
+		defer cancel()
+		a.ended <- client.Run(ctx)
+	})
+	a.running.Go(func() {
+		client.Watch(ctx, func(state upstream.State) {
+			select {
+			case a.states <- state:
+			case <-ctx.Done():
+			}
+		})
+	})
+	t.Cleanup(func() { cancel(); a.running.Wait() })
+	return a
+}
+
+// end returns what Run returned.
+func (a *agent) end() error {
+	a.once.Do(func() { a.err = <-a.ended })
+	return a.err
+}
+
+func (a *agent) stop() {
+	a.cancel()
+	a.end()
+}
+
+// await returns the first state that cond is true of.
+func (a *agent) await(what string, cond func(upstream.State) bool) upstream.State {
+	a.t.Helper()
+	timeout := time.NewTimer(time.Minute)
+	defer timeout.Stop()
+	for {
+		select {
+		case state := <-a.states:
+			if cond(state) {
+				return state
+			}
+		case err := <-a.ended:
+			a.t.Fatalf("ended: %v", err)
+		case <-timeout.C:
+			a.t.Fatalf("waited a minute for: %s", what)
+		}
+	}
+}
+
+func (a *agent) synced() upstream.State {
+	a.t.Helper()
+	return a.await("a sync", func(upstream.State) bool { return true })
+}
+
+func entry(s *spiretest.Server, token, id string) registration.Entry {
+	return registration.Entry{
+		ID: id, SPIFFEID: spiffeid.RequireFromPath(s.CA.TrustDomain, "/"+id), ParentID: s.AgentID(token),
+		Selectors: []registration.Selector{{Type: "unix", Value: "uid:1"}},
+	}
+}
+
+func entryIDs(state upstream.State) []string {
+	ids := []string{}
+	for _, e := range state.Entries {
+		ids = append(ids, e.ID)
+	}
+	return ids
+}
+
+// drain lets the agent go on syncing without anyone looking.
+func (a *agent) drain() {
+	a.running.Go(func() {
+		for {
+			select {
+			case <-a.states:
+			case <-a.ctx.Done():
+				return
+			}
+		}
+	})
+}
