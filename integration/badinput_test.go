@@ -43,6 +43,7 @@ func (m mistake) check(t *testing.T, dir string) {
 		t.Errorf("exit code %d, want %d", got, m.exit)
 	}
 	text := stderr.String()
+	t.Logf("lanyard %s\n%s", strings.Join(m.args, " "), text)
 	var errors []string
 	for line := range strings.Lines(text) {
 		if !strings.HasPrefix(line, "hint: ") {
@@ -142,25 +143,32 @@ func TestBadInputToAJoiningAgent(t *testing.T) {
 
 	t.Run("used token", func(t *testing.T) {
 		m := join(t, d, "used", bundle, token)
-		m.want = []string{"join token", "already been used", "token generate"}
+		m.want = []string{token[:4], "was used already", "token generate"}
 		m.check(t, d.Dir)
 	})
 	t.Run("unknown token", func(t *testing.T) {
 		m := join(t, d, "unknown", bundle, "no-such-token")
-		m.want = []string{"join token", "does not exist"}
+		m.want = []string{"is unknown", "token generate"}
 		m.check(t, d.Dir)
 	})
 	t.Run("expired token", func(t *testing.T) {
 		short := d.Token("-ttl", "1")
 		<-time.After(2100 * time.Millisecond) // the token's life, in whole seconds
 		m := join(t, d, "expired", bundle, short)
-		m.want = []string{"join token expired", "token generate"}
+		m.want = []string{short[:4], "has expired", "token generate"}
 		m.check(t, d.Dir)
 	})
 	t.Run("bundle of another trust domain", func(t *testing.T) {
 		other := harness.NewDomain(t, bin, harness.Options{TrustDomain: "other.test"})
 		other.StartIssuer()
 		m := join(t, d, "foreign", d.WriteFile("foreign.pem", other.Admin("bundle", "show")), d.Token())
+		m.want = []string{"foreign.pem", "other.test", "lanyard.test"}
+		m.check(t, d.Dir)
+	})
+	t.Run("bundle of another issuer", func(t *testing.T) {
+		other := harness.NewDomain(t, bin, harness.Options{})
+		other.StartIssuer()
+		m := join(t, d, "stranger", d.WriteFile("stranger.pem", other.Admin("bundle", "show")), d.Token())
 		m.want = []string{d.IssuerAddr, "bundle"}
 		m.check(t, d.Dir)
 	})
@@ -203,6 +211,13 @@ func TestBadInputWhereToListen(t *testing.T) {
 	if text, err := os.ReadFile(stale); err != nil || !strings.HasPrefix(string(text), "this is") {
 		t.Errorf("the file in the way is gone: %q, %v", text, err)
 	}
+	t.Run("again, once the port is free", func(t *testing.T) { // what the failed start wrote is whole
+		args := conf("port", "", d.Path("port", "api.sock"))
+		p := d.Stage.Start("second issuer", filepath.Join(bin, "lanyard"), args...)
+		if _, err := p.WaitFor(t.Context(), "issuer is ready"); err != nil {
+			t.Error(err)
+		}
+	})
 	t.Run("a socket nobody serves", func(t *testing.T) {
 		d.Issuer.Kill() // leaves its socket behind
 		if _, err := os.Stat(d.IssuerSocket); err != nil {
