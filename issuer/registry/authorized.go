@@ -38,9 +38,15 @@ func (r *Registry) reachable(agentID spiffeid.ID, now time.Time) (found []*regis
 			continue
 		}
 		seen[parent] = struct{}{}
-		for _, n := range r.idx.byParent[parent] {
-			if !n.entry.Expired(now) {
-				found = append(found, n.entry)
+		children := r.idx.byParent[parent]
+		found = slices.Grow(found, len(children))
+		for _, n := range children {
+			if n.entry.Expired(now) {
+				continue
+			}
+			found = append(found, n.entry)
+			// Most entries are nobody's parent.
+			if len(r.idx.byParent[n.entry.SPIFFEID]) > 0 {
 				todo = append(todo, n.entry.SPIFFEID)
 			}
 		}

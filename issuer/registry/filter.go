@@ -2,6 +2,7 @@ package registry
 
 import (
 	"iter"
+	"maps"
 	"slices"
 	"strings"
 
@@ -100,9 +101,7 @@ func (r *Registry) Entries(f Filter, after string) iter.Seq[registration.Entry] 
 	return func(yield func(registration.Entry) bool) {
 		matches := f.predicate()
 		candidates := r.candidates(f)
-		from, found := slices.BinarySearchFunc(candidates, after, func(e *registration.Entry, id string) int {
-			return strings.Compare(e.ID, id)
-		})
+		from, found := slices.BinarySearchFunc(candidates, after, compareID)
 		if found {
 			from++
 		}
@@ -165,31 +164,34 @@ func (r *Registry) sortedEntries() []*registration.Entry {
 	}
 	r.mu.Lock()
 	idx = r.idx
-	dirty := idx.dirty
-	idx.dirty = make(map[string]struct{})
-	changed := make([]*registration.Entry, 0, len(dirty))
-	for id := range dirty {
+	changed := make(map[string]*registration.Entry, len(idx.dirty))
+	for id := range idx.dirty {
+		changed[id] = nil
 		if n, ok := idx.entries[id]; ok {
-			changed = append(changed, n.entry)
+			changed[id] = n.entry
 		}
 	}
+	idx.dirty = make(map[string]struct{})
 	r.mu.Unlock()
-	idx.sorted = merge(idx.sorted, changed, dirty)
+	idx.sorted = merge(idx.sorted, changed)
 	return idx.sorted
 }
 
-// merge returns a new list of those of old that are not dirty, and of changed.
-func merge(old, changed []*registration.Entry, dirty map[string]struct{}) []*registration.Entry {
-	slices.SortFunc(changed, func(a, b *registration.Entry) int { return strings.Compare(a.ID, b.ID) })
+// merge returns a new list: old with what changed, where nil is gone.
+func merge(old []*registration.Entry, changed map[string]*registration.Entry) []*registration.Entry {
 	merged := make([]*registration.Entry, 0, len(old)+len(changed))
-	for _, e := range old {
-		for len(changed) > 0 && changed[0].ID <= e.ID {
-			merged = append(merged, changed[0])
-			changed = changed[1:]
+	for _, id := range slices.Sorted(maps.Keys(changed)) {
+		i, found := slices.BinarySearchFunc(old, id, compareID)
+		merged = append(merged, old[:i]...)
+		old = old[i:]
+		if found {
+			old = old[1:]
 		}
-		if _, ok := dirty[e.ID]; !ok {
+		if e := changed[id]; e != nil {
 			merged = append(merged, e)
 		}
 	}
-	return append(merged, changed...)
+	return append(merged, old...)
 }
+
+func compareID(e *registration.Entry, id string) int { return strings.Compare(e.ID, id) }
