@@ -67,7 +67,7 @@ func TestAreasImportOnlyWhatTheyMay(t *testing.T) {
 var commands = map[string][]string{
 	"cmd/lanyard":         roles,
 	"cmd/lanyard-issuer":  {"issuer"},
-	"cmd/lanyard-agent":   {"nodeagent"},
+	"cmd/lanyard-agent":   {"nodeagent", "sds"}, // its Workload API socket serves SDS as well, as SPIRE's agent's does
 	"cmd/lanyard-sidecar": {"sidecar"},
 	"cmd/lanyard-sds":     {"sds"},
 }
