@@ -1,6 +1,8 @@
 package integration
 
 import (
+	"context"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -97,6 +99,29 @@ func TestChainRefusesAnUnregisteredProgram(t *testing.T) {
 	if got, err := curl(t.Context(), stranger.Listen); err == nil {
 		t.Fatalf("a program without an entry was served: %q", got)
 	}
+}
+
+// TestChainStartsBeforeItsAgent starts the sidecars first, and the issuer and agent only then.
+func TestChainStartsBeforeItsAgent(t *testing.T) {
+	d := harness.NewDomain(t, bin, harness.Options{})
+	start := func(name, mode, target string, rule ...string) (string, *harness.Sidecar) {
+		binary := d.Copy(d.SidecarBinary(), name)
+		return binary, d.Sidecar(harness.SidecarSpec{
+			Name: name, Binary: binary, Mode: mode, Target: target, WorkloadAPI: d.WorkloadAPI(), Args: rule, NotReadyIsFine: true,
+		})
+	}
+	web, server := start("web", "server", d.WebServer(greeting), "--allow-uri", d.ID("/user"))
+	user, client := start("user", "client", server.Listen, "--verify-uri", d.ID("/web"))
+	d.Start()
+	d.Entry(d.ID("/web"), web, 0)
+	d.Entry(d.ID("/user"), user, 0)
+	d.Until(fetchLimit, "an answer", func(ctx context.Context) error {
+		got, err := curl(ctx, client.Listen)
+		if err == nil && got != greeting {
+			err = fmt.Errorf("got %q", got)
+		}
+		return err
+	})
 }
 
 func TestChainServesGoClients(t *testing.T) {
