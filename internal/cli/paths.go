@@ -172,9 +172,5 @@ func (s SocketFlags) Resolve(env *Env, templateEnv, pathEnv, fallback string) (s
 
 // TrimUnix gives the path in unix:///path, unix:path or path.
 func TrimUnix(path string) string {
-	path = strings.TrimPrefix(path, "unix:")
-	if strings.HasPrefix(path, "//") {
-		path = path[2:]
-	}
-	return path
+	return strings.TrimPrefix(strings.TrimPrefix(path, "unix:"), "//")
 }

@@ -54,7 +54,7 @@ func (v *verb) connect() (*grpc.ClientConn, error) {
 	}
 	cc, err := cli.DialWorkloadAPI(v.Context(), path)
 	if err != nil {
-		err = fmt.Errorf("Workload API at %s: %w", path, rootCause(err))
+		err = fmt.Errorf("connect to the Workload API at %s: %w", path, rootCause(err))
 	}
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
 		err = cli.Hint(err, "is the node agent running? Start it, or name its socket with -socketPath")
