@@ -73,12 +73,13 @@ func (ix *index) match(selectors registration.SelectorSet) []*record {
 }
 
 // nearest returns the entry that the caller lacks the fewest selectors for, the
-// smallest ID of several, and those selectors.
+// smallest ID of several, and those selectors. Entries that only an agent can
+// match, its node aliases, are none of a workload's business.
 func (ix *index) nearest(selectors registration.SelectorSet) (registration.Entry, []registration.Selector, bool) {
 	var best *record
 	var bestMissing []registration.Selector
 	for r := range ix.filedUnder {
-		if r.entry.StoreSVID {
+		if r.entry.StoreSVID || isNodeAlias(r.entry) {
 			continue
 		}
 		missing := slices.DeleteFunc(slices.Clone(r.entry.Selectors), func(s registration.Selector) bool {
@@ -93,4 +94,9 @@ func (ix *index) nearest(selectors registration.SelectorSet) (registration.Entry
 		return registration.Entry{}, nil, false
 	}
 	return best.entry, bestMissing, true
+}
+
+// isNodeAlias reports whether e gives an agent, and no workload, another ID.
+func isNodeAlias(e registration.Entry) bool {
+	return slices.ContainsFunc(e.Selectors, func(s registration.Selector) bool { return s.Type == "spiffe_id" })
 }

@@ -66,6 +66,7 @@ func TestNearest(t *testing.T) {
 		"a": selectors("unix:uid:1", "unix:gid:2", "unix:path:/x"),
 		"b": selectors("unix:uid:1", "unix:path:/x"),
 		"c": selectors("unix:uid:1", "unix:path:/y"),
+		"0": selectors("spiffe_id:spiffe://one.test/spire/agent/x"), // a node alias: nothing a workload can be
 	} {
 		ix.add(&record{entry: registration.Entry{ID: id, Selectors: sel}})
 	}
