@@ -146,8 +146,8 @@ func TestHandshakeRefused(t *testing.T) {
 		peer *x509svid.SVID
 		want string
 	}{
-		"other authority":      {impostor.SVID(t, "spiffe://one.test/a"), "x509svid"},
-		"crossed trust domain": {crossed, "x509svid"},
+		"other authority":      {impostor.SVID(t, "spiffe://one.test/a"), "claims to be spiffe://one.test/a"},
+		"crossed trust domain": {crossed, "claims to be spiffe://one.test/a"},
 		"expired":              {expired, "expired"},
 		"two URI SANs":         {twoURIs, "URI"},
 		"unknown domain":       {testca.New(t, "three.test").SVID(t, "spiffe://three.test/a"), "three.test"},
