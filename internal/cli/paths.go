@@ -124,10 +124,10 @@ func (env *Env) AgentSocket() string {
 }
 
 // WorkloadSocket is where workloads find the Workload API by default: this user's agent's socket or, where there is none,
-// root's. An own one that is there is never passed over for another.
+// root's. An own one that is there, or was asked for by $LANYARD_STATE_DIR or $LANYARD_RUN_DIR, is never passed over.
 func (env *Env) WorkloadSocket() string {
 	own := env.AgentSocket()
-	if env.Dialect == SPIREAgent {
+	if env.Dialect == SPIREAgent || env.Getenv("LANYARD_STATE_DIR") != "" || env.Getenv("LANYARD_RUN_DIR") != "" {
 		return own
 	}
 	system := Paths{Run: systemRun}.AgentSocket()

@@ -109,6 +109,7 @@ func TestDecodeNamesEveryFault(t *testing.T) {
 		{"duration", "server {\n ca_ttl = \"5\"\n}", `c.hcl:2: server.ca_ttl: "5" is no duration: write it with a unit, like "90s", "10m" or "24h"`},
 		{"negative duration", "server {\n ca_ttl = \"-5s\"\n}", `c.hcl:2: server.ca_ttl: "-5s" is negative`},
 		{"trust domain", "server {\n trust_domain = \"Example Org\"\n}", `c.hcl:2: server.trust_domain: "Example Org": trust domain characters are limited to lowercase letters, numbers, dots, dashes, and underscores`},
+		{"variable", "server {\n trust_domain = \"$TD\"\n}", `c.hcl:2: server.trust_domain: "$TD": environment variables are filled in with -expandEnv only`},
 		{"empty trust domain", "server {\n trust_domain = \"\"\n}", `c.hcl:2: server.trust_domain: is empty: set it, or remove the line`},
 		{"SPIFFE ID in a list", "server {\n admin_ids = [\"spiffe://a/b\",\n \"a/b\"]\n}", `c.hcl:2: server.admin_ids: item 2: "a/b": scheme is missing or invalid`},
 		{"bare word", "server {\n bind_address = localhost\n}", `c.hcl:2: server.bind_address: the value needs quotes: "localhost"`},

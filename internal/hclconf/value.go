@@ -89,7 +89,11 @@ func assignText(expr hclsyntax.Expression, v reflect.Value) error {
 	if s == "" {
 		return errors.New("is empty: set it, or remove the line")
 	}
-	if err := v.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(s)); err != nil {
+	err = v.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(s))
+	if err != nil && strings.Contains(s, "$") {
+		return fmt.Errorf("%q: environment variables are filled in with -expandEnv only", clip(s))
+	}
+	if err != nil {
 		return fmt.Errorf("%q: %w", clip(s), err)
 	}
 	return nil
