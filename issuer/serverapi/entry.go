@@ -87,7 +87,7 @@ func (s *EntryService) createResult(c store.EntryResult, mask *types.EntryMask, 
 	r := &entryv1.BatchCreateEntryResponse_Result{Status: itemOK()}
 	switch {
 	case c.Err == nil:
-		s.deps.Log.Info("entry created", entryAttrs(c.Entry)...)
+		s.deps.Log.Debug("entry created", entryAttrs(c.Entry)...)
 	case errors.Is(c.Err, store.ErrExists) && c.Entry.ID != "":
 		r.Status = itemStatus(codes.AlreadyExists, "similar entry already exists", nil)
 	default:
@@ -112,7 +112,7 @@ func (s *EntryService) BatchUpdateEntry(ctx context.Context, req *entryv1.BatchU
 		rev = max(rev, done)
 		r := &entryv1.BatchUpdateEntryResponse_Result{Status: room.status(st)}
 		if st.Code == int32(codes.OK) {
-			s.deps.Log.Info("entry updated", entryAttrs(e)...)
+			s.deps.Log.Debug("entry updated", entryAttrs(e)...)
 			r.Entry = room.entry(e, req.GetOutputMask())
 		}
 		resp.Results = append(resp.Results, r)
@@ -173,7 +173,7 @@ func (s *EntryService) BatchDeleteEntry(ctx context.Context, req *entryv1.BatchD
 		case err != nil:
 			r.Status = room.status(itemStatus(codes.Internal, "failed to delete entry", err))
 		default:
-			s.deps.Log.Info("entry deleted", entryAttrs(deleted[i].Entry)...)
+			s.deps.Log.Debug("entry deleted", entryAttrs(deleted[i].Entry)...)
 		}
 		resp.Results = append(resp.Results, r)
 	}

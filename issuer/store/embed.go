@@ -128,7 +128,7 @@ func (s *Store) run(ctx context.Context, dir string) error {
 		return context.Cause(s.life)
 	}
 	if err != nil {
-		return fmt.Errorf("store: start etcd in %s: %w", dir, err)
+		return withMend(fmt.Errorf("store: start etcd in %s: %w", dir, err))
 	}
 	slow := time.AfterFunc(slowStart, func() {
 		s.cfg.Log.Warn("still waiting for etcd to read its log", "dir", dir)
@@ -167,11 +167,17 @@ func (s *Store) fail(msg string, cause error) {
 	if cause != nil {
 		err = fmt.Errorf("store: etcd in %s ended: %s: %w", s.cfg.Dir, msg, cause)
 	}
-	if isDiskFull(cause) {
-		err = fmt.Errorf("%w; make space and start again, nothing that was acknowledged is lost", err)
-	}
+	err = withMend(err)
 	s.kill(err)
 	s.done <- err
+}
+
+// withMend says what to do about a full disk.
+func withMend(err error) error {
+	if !isDiskFull(err) {
+		return err
+	}
+	return fmt.Errorf("%w; make space and start again, nothing that was acknowledged is lost", err)
 }
 
 // stop ends etcd. Where etcd has failed it may never end; it is left then.
