@@ -40,8 +40,8 @@ func runVerb(env *cli.Env) *cobra.Command {
 Workload API and, for Envoy, SDS.
 
 The first start needs a join token ("lanyard issuer token generate") and the issuer's bundle ("lanyard issuer bundle
-show"); later ones go by the key and SVID in the data directory. Flags override the file. The first SIGINT or SIGTERM stops
-it in order, a second one at once.`,
+show"); later ones go by the key and SVID in the data directory. Flags override the file; "lanyard agent sample" prints one
+to start from. The first SIGINT or SIGTERM stops it in order, a second one at once.`,
 		Example: `  lanyard agent run -serverAddress issuer.example.org -trustDomain example.org -trustBundle bundle.pem -joinTokenFile token
   lanyard agent run -config agent.hcl`,
 		DisableFlagsInUseLine: true,

@@ -38,8 +38,9 @@ func runVerb(env *cli.Env) *cobra.Command {
 		Short: "Run the issuer until it is told to stop",
 		Long: `Run the issuer: the authority of a trust domain, and its registry of who gets which identity.
 
-Without -config it serves trust domain ` + cli.DefaultTrustDomain + ` on this machine alone. Flags override the file.
-The first SIGINT or SIGTERM stops it in order, a second one at once.`,
+Without -config it serves trust domain ` + cli.DefaultTrustDomain + ` on this machine alone.
+Flags override the file; "lanyard issuer sample" prints one to start from. The first SIGINT or SIGTERM stops it in order, a
+second one at once.`,
 		Example: `  lanyard issuer run
   lanyard issuer run -config issuer.hcl -logLevel debug`,
 		DisableFlagsInUseLine: true,
