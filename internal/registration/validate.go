@@ -60,6 +60,9 @@ func (e Entry) validateSelectors() error {
 	if len(e.Selectors) == 0 {
 		return errors.New("selector list is empty")
 	}
+	if e.StoreSVID && e.DisableX509SVIDPrefetch {
+		return errors.New("storing the SVID and not fetching it before use exclude each other")
+	}
 	if len(e.Selectors) > maxSelectors {
 		return fmt.Errorf("%d selectors: at most %d", len(e.Selectors), maxSelectors)
 	}
@@ -110,13 +113,13 @@ func memberWithPath(td spiffeid.TrustDomain, id spiffeid.ID) error {
 	return nil
 }
 
-// ValidateDNSName checks a DNS name label by label (RFC 1123, section 2.1). A
-// first label "*" is allowed.
+// ValidateDNSName checks a DNS name label by label (RFC 1123, section 2.1), as
+// it stands in a certificate: without a final dot. A first label "*" is allowed.
 func ValidateDNSName(name string) error {
 	if len(name) > 253 {
 		return errors.New("longer than 253 characters")
 	}
-	labels := strings.Split(strings.TrimSuffix(name, "."), ".")
+	labels := strings.Split(name, ".")
 	for i, label := range labels {
 		if label == "*" && i == 0 && len(labels) > 1 {
 			continue
@@ -139,7 +142,7 @@ func validateLabel(label string) error {
 	}
 	for _, c := range []byte(label) {
 		switch {
-		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-', c == '_':
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-':
 		default:
 			return fmt.Errorf("label %q: only letters, digits and '-'", label)
 		}
