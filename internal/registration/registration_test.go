@@ -82,9 +82,9 @@ func TestValidate(t *testing.T) {
 		"long hint":      {func(e *registration.Entry) { e.Hint = strings.Repeat("x", 1025) }, "hint"},
 		"bad ID":         {func(e *registration.Entry) { e.ID = "a/b" }, "only letters"},
 		"DNS":            {func(e *registration.Entry) { e.DNSNames = []string{"ok.test", "-bad.test"} }, "-bad"},
-		"final dot":  {func(e *registration.Entry) { e.DNSNames = []string{"a.test."} }, "label is empty"},
-		"underscore": {func(e *registration.Entry) { e.DNSNames = []string{"a_b.test"} }, "a_b"},
-		"prefetch":   {func(e *registration.Entry) { e.StoreSVID, e.DisableX509SVIDPrefetch = true, true }, "exclude each other"},
+		"final dot":      {func(e *registration.Entry) { e.DNSNames = []string{"a.test."} }, "label is empty"},
+		"underscore":     {func(e *registration.Entry) { e.DNSNames = []string{"a_b.test"} }, "a_b"},
+		"prefetch":       {func(e *registration.Entry) { e.StoreSVID, e.DisableX509SVIDPrefetch = true, true }, "exclude each other"},
 		"store SVID": {func(e *registration.Entry) {
 			e.StoreSVID = true
 			e.Selectors = []registration.Selector{{Type: "a", Value: "x"}, {Type: "b", Value: "x"}}
