@@ -62,11 +62,14 @@ func syncDir(path string) error {
 	return errors.Join(dir.Sync(), dir.Close())
 }
 
-// MkdirPrivate makes the directory path, with its parents, for this user alone.
-// One that exists must be a directory of this user's (or root's) that nobody
+// MkdirPrivate makes the directory path for this user alone; parents that are
+// missing, for everyone to pass through. One that exists must be a directory of this user's (or root's) that nobody
 // else may write to; a mode that lets others read is tightened to 0700.
 func MkdirPrivate(path string) error {
-	if err := os.MkdirAll(path, 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	var st unix.Stat_t

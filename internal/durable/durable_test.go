@@ -60,6 +60,9 @@ func TestMkdirPrivate(t *testing.T) {
 	if err := durable.MkdirPrivate(dir); err != nil {
 		t.Fatal(err)
 	}
+	if info, err := os.Stat(filepath.Dir(dir)); err != nil || info.Mode().Perm()&0o055 != 0o055 {
+		t.Errorf("parent has mode %v, %v: others' sockets below it can't be reached", info.Mode(), err)
+	}
 	for _, mode := range []fs.FileMode{0o700, 0o755} {
 		if err := os.Chmod(dir, mode); err != nil {
 			t.Fatal(err)

@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -69,10 +67,6 @@ func Serve(ctx context.Context, cfg issuer.Config, log *slog.Logger, ready func(
 		if ready != nil {
 			ready(at)
 		}
-	}
-	// The issuer makes its socket's directory for itself alone; what is above it others pass through, to the agent's.
-	if err := os.MkdirAll(filepath.Dir(filepath.Dir(cfg.SocketPath)), 0o755); err != nil {
-		return fmt.Errorf("directory of the admin socket: %w", err)
 	}
 	err := issuer.Run(ctx, cfg)
 	if err != nil && !errors.Is(err, context.Canceled) {
