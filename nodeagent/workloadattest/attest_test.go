@@ -1,6 +1,7 @@
 package workloadattest
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/lanyard-mtls/lanyard/internal/registration"
@@ -109,6 +111,40 @@ func TestChangedUserIsRefused(t *testing.T) {
 	}
 	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("connection is open: %v", err)
+	}
+}
+
+// askedContext calls ask when it is first asked for its error, which is when the
+// executable has been opened and is about to be read.
+type askedContext struct {
+	context.Context
+	ask func()
+}
+
+func (c askedContext) Err() error {
+	c.ask()
+	return c.Context.Err()
+}
+
+// What a process executes and who it is are of one moment: it must not get the
+// path of a set-user-ID program beside the user that it was before.
+func TestUserChangedWhileTheExecutableIsRead(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can change its user")
+	}
+	l, path := listen(t)
+	child := startChild(t, path, "setuid later")
+	_, caller, err := accept(t, l, testCredentials())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := askedContext{t.Context(), sync.OnceFunc(func() {
+		fmt.Fprintln(child.stdin)
+		child.said(t, "changed")
+	})}
+	sel, err := New(Options{DiscoverPath: true}).Attest(ctx, caller)
+	if err == nil || !strings.Contains(err.Error(), "connected as user 0") {
+		t.Errorf("attested: %v, %v", sel, err)
 	}
 }
 

@@ -54,13 +54,22 @@ func child(spec string) error {
 			return err
 		}
 	}
+	become := func() error { return errors.Join(syscall.Setgid(65534), syscall.Setuid(65534)) }
 	if what == "setuid" {
-		if err := errors.Join(syscall.Setgid(65534), syscall.Setuid(65534)); err != nil {
+		if err := become(); err != nil {
 			return err
 		}
 	}
 	fmt.Println("connected")
-	_, err = bufio.NewReader(os.Stdin).ReadString('\n')
+	in := bufio.NewReader(os.Stdin)
+	if _, err = in.ReadString('\n'); err != nil || what != "setuid later" {
+		return err
+	}
+	if err := become(); err != nil {
+		return err
+	}
+	fmt.Println("changed")
+	_, err = in.ReadString('\n')
 	return err
 }
 
@@ -81,8 +90,9 @@ func listen(t *testing.T) (*net.UnixListener, string) {
 }
 
 type childProcess struct {
-	cmd   *exec.Cmd
-	stdin io.WriteCloser
+	cmd    *exec.Cmd
+	stdin  io.WriteCloser
+	stdout *bufio.Reader
 }
 
 // startChild returns when the child has connected.
@@ -106,11 +116,17 @@ func startChild(t *testing.T, path, what string, env ...string) *childProcess {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-	line, err := bufio.NewReader(stdout).ReadString('\n')
-	if line != "connected\n" {
-		t.Fatalf("child said %q, %v", line, err)
+	c := &childProcess{cmd: cmd, stdin: stdin, stdout: bufio.NewReader(stdout)}
+	c.said(t, "connected")
+	return c
+}
+
+// said waits for the child's next line.
+func (c *childProcess) said(t *testing.T, want string) {
+	t.Helper()
+	if line, err := c.stdout.ReadString('\n'); line != want+"\n" {
+		t.Fatalf("child said %q, %v; want %q", line, err, want)
 	}
-	return &childProcess{cmd: cmd, stdin: stdin}
 }
 
 // end lets the child exit and reaps it.

@@ -63,6 +63,16 @@ func (a *Attestor) AttestContext(ctx context.Context) ([]registration.Selector, 
 // connected with: whoever executes a set-user-ID program after connecting must
 // not be taken for its owner.
 func (a *Attestor) Attest(ctx context.Context, c *Caller) ([]registration.Selector, error) {
+	var sel []registration.Selector
+	if a.opt.DiscoverPath {
+		exe, err := a.executable(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		sel = exe
+	}
+	// After the executable: one that a process of another user executes while
+	// it is looked at must not be named beside the user who connected.
 	data, err := readProc(c.proc.path("status"))
 	if err != nil {
 		return nil, goneIfMissing(err)
@@ -75,14 +85,7 @@ func (a *Attestor) Attest(ctx context.Context, c *Caller) ([]registration.Select
 		c.socket.Close()
 		return nil, fmt.Errorf("pid %d connected as user %d, group %d and is user %d, group %d now", c.proc.pid, c.uid, c.gid, st.UID, st.GID)
 	}
-	sel := ownerSelectors(st)
-	if a.opt.DiscoverPath {
-		exe, err := a.executable(ctx, c)
-		if err != nil {
-			return nil, err
-		}
-		sel = append(sel, exe...)
-	}
+	sel = append(sel, ownerSelectors(st)...)
 	// Only now is it certain that all that was read by number was the caller's.
 	if err := c.proc.check(); err != nil {
 		return nil, err
