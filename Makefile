@@ -11,7 +11,7 @@ help: ## list the targets
 
 demo: build ## the whole path on real programs, in about a minute; DEMO_BREAK=policy|rotation|issuer must fail
 	@integration/tools/deps.sh curl envoy
-	@$(GO) build -o $(TOOLS)/bin/demo ./integration/demo
+	@CGO_ENABLED=0 $(GO) build -trimpath -o $(TOOLS)/bin/demo ./integration/demo
 	@$(TOOLS)/bin/demo -bin bin -envoy $(ENVOY)
 
 test: ## every test, installing what it needs; what can't be had here is skipped by name

@@ -71,6 +71,7 @@ func empty(t *testing.T, dir string) {
 }
 
 func TestBadInputOnTheCommandLine(t *testing.T) {
+	t.Parallel()
 	for _, m := range []mistake{
 		{"wrong flag of a SPIRE verb", []string{"issuer", "entry", "create", "-spifeID", "spiffe://lanyard.test/x"}, 1, []string{"-spifeID", "-spiffeID"}},
 		{"wrong flag of our own verb", []string{"up", "-trustDomian", "x"}, 2, []string{"-trustDomian", "-trustDomain"}},
@@ -94,6 +95,7 @@ func TestBadInputOnTheCommandLine(t *testing.T) {
 }
 
 func TestBadInputInAConfiguration(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ name, role, text, want string }{
 		{"unknown key of the issuer", "issuer", "server {\n  trust_domian = \"lanyard.test\"\n}\n", `bad.conf:2: trust_domian, did you mean trust_domain`},
 		{"unknown key of the agent", "agent", "agent {\n  trust_domain = \"lanyard.test\"\n  server_adress = \"x\"\n}\n", `bad.conf:3: server_adress, did you mean server_address`},
@@ -135,6 +137,7 @@ func join(t *testing.T, d *harness.Domain, name, bundle, token string) mistake {
 }
 
 func TestBadInputToAJoiningAgent(t *testing.T) {
+	t.Parallel()
 	d := harness.NewDomain(t, bin, harness.Options{})
 	d.StartIssuer()
 	token := d.Token()
@@ -180,6 +183,7 @@ func TestBadInputToAJoiningAgent(t *testing.T) {
 }
 
 func TestBadInputWhereToListen(t *testing.T) {
+	t.Parallel()
 	d := harness.NewDomain(t, bin, harness.Options{})
 	d.Start()
 	conf := func(name, port, socket string) []string {

@@ -45,6 +45,7 @@ func (c *chain) client(spiffeID string, args ...string) *harness.Sidecar {
 }
 
 func TestChainServesAnUnmodifiedProgram(t *testing.T) {
+	t.Parallel()
 	c := newChain(t, harness.Options{})
 	client := c.client(c.userID, "--verify-uri", c.serverID)
 	got, err := curl(t.Context(), client.Listen)
@@ -63,6 +64,7 @@ func TestChainServesAnUnmodifiedProgram(t *testing.T) {
 }
 
 func TestChainRefusesAnotherIdentity(t *testing.T) {
+	t.Parallel()
 	c := newChain(t, harness.Options{})
 	intruderID := c.ID("/intruder")
 	intruder := c.client(intruderID)
@@ -79,6 +81,7 @@ func TestChainRefusesAnotherIdentity(t *testing.T) {
 }
 
 func TestChainRefusesAnotherServer(t *testing.T) {
+	t.Parallel()
 	c := newChain(t, harness.Options{})
 	client := c.client(c.userID, "--verify-uri", c.ID("/another"))
 	if got, err := curl(t.Context(), client.Listen); err == nil {
@@ -91,6 +94,7 @@ func TestChainRefusesAnotherServer(t *testing.T) {
 
 // TestChainRefusesAnUnregisteredProgram runs the very same binary from a path nobody registered.
 func TestChainRefusesAnUnregisteredProgram(t *testing.T) {
+	t.Parallel()
 	c := newChain(t, harness.Options{})
 	stranger := c.Sidecar(harness.SidecarSpec{
 		Name: "stranger sidecar", Binary: c.Copy(c.SidecarBinary(), "stranger"), Mode: "client", Target: c.server.Listen,
@@ -103,6 +107,7 @@ func TestChainRefusesAnUnregisteredProgram(t *testing.T) {
 
 // TestChainStartsBeforeItsAgent starts the sidecars first, and the issuer and agent only then.
 func TestChainStartsBeforeItsAgent(t *testing.T) {
+	t.Parallel()
 	d := harness.NewDomain(t, bin, harness.Options{})
 	start := func(name, mode, target string, rule ...string) (string, *harness.Sidecar) {
 		binary := d.Copy(d.SidecarBinary(), name)
@@ -125,6 +130,7 @@ func TestChainStartsBeforeItsAgent(t *testing.T) {
 }
 
 func TestChainServesGoClients(t *testing.T) {
+	t.Parallel()
 	d := harness.NewDomain(t, bin, harness.Options{})
 	d.Start()
 	id := d.ID("/gopher")

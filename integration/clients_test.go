@@ -86,6 +86,7 @@ func pythonPath(t *testing.T, python string) string {
 }
 
 func TestPythonClientIsServed(t *testing.T) {
+	t.Parallel()
 	python := pythonBinary(t)
 	d := harness.NewDomain(t, bin, harness.Options{})
 	d.Start()

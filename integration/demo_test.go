@@ -20,8 +20,10 @@ func demo(t *testing.T, envoy string, env ...string) (int, string) {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	binary := filepath.Join(t.TempDir(), "demo")
-	if _, err := harness.Run(t.Context(), "go", "build", "-o", binary, "./demo"); err != nil {
-		t.Fatal(err)
+	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", binary, "./demo")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %v\n%s", build, err, out)
 	}
 	cmd := exec.CommandContext(t.Context(), binary, "-bin", bin, "-envoy", envoy)
 	cmd.Env = append(append(os.Environ(), "TMPDIR="+dir, "DEMO_BREAK=", "DEMO_SECONDS="), env...)

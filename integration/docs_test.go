@@ -41,6 +41,7 @@ func readmeCommands(t *testing.T) []string {
 
 // TestReadmeCommandsWork types what the README says, with free ports in place of those it names.
 func TestReadmeCommandsWork(t *testing.T) {
+	t.Parallel()
 	s := harness.NewStage(t, bin)
 	ports := map[string]string{"127.0.0.1:8000": s.WebServer(greeting)}
 	var out string

@@ -79,6 +79,7 @@ func hows() []harness.EnvoySpec {
 }
 
 func TestEnvoyOverTheAgentsSocket(t *testing.T) {
+	t.Parallel()
 	for _, how := range hows() {
 		t.Run(fmt.Sprintf("delta=%v,printed=%v", how.Delta, how.Printed), func(t *testing.T) {
 			envoyBinary(t)
@@ -94,6 +95,7 @@ func TestEnvoyOverTheAgentsSocket(t *testing.T) {
 }
 
 func TestEnvoyRefusesAnotherIdentity(t *testing.T) {
+	t.Parallel()
 	envoyBinary(t)
 	d := harness.NewDomain(t, bin, harness.Options{})
 	d.Start()
@@ -122,6 +124,7 @@ func bridge(d *harness.Domain, workloadAPI string) func(workload, spiffeID, envo
 }
 
 func TestEnvoyOverLanyardSDS(t *testing.T) {
+	t.Parallel()
 	for _, how := range hows()[2:] {
 		t.Run(fmt.Sprintf("delta=%v", how.Delta), func(t *testing.T) {
 			envoyBinary(t)

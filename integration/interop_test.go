@@ -9,6 +9,7 @@ import (
 )
 
 func TestInteropSPIREAgentJoinsOurIssuer(t *testing.T) {
+	t.Parallel()
 	agent, python := peer(t, "spire-agent"), pythonBinary(t)
 	d := harness.NewDomain(t, bin, harness.Options{SPIREAgent: agent})
 	d.Start()
@@ -16,6 +17,7 @@ func TestInteropSPIREAgentJoinsOurIssuer(t *testing.T) {
 }
 
 func TestInteropOurAgentJoinsSPIREServer(t *testing.T) {
+	t.Parallel()
 	server, python := peer(t, "spire-server"), pythonBinary(t)
 	d := harness.NewDomain(t, bin, harness.Options{SPIREServer: server})
 	d.Start()
@@ -32,6 +34,7 @@ func serveClients(t *testing.T, d *harness.Domain, python string) {
 }
 
 func TestInteropSPIRECommandLineOnOurIssuer(t *testing.T) {
+	t.Parallel()
 	server := peer(t, "spire-server")
 	d := harness.NewDomain(t, bin, harness.Options{})
 	d.StartIssuer()
@@ -71,6 +74,7 @@ func TestInteropSPIRECommandLineOnOurIssuer(t *testing.T) {
 }
 
 func TestInteropSidecarsOverSPIREAgent(t *testing.T) {
+	t.Parallel()
 	c := newChain(t, harness.Options{SPIREAgent: peer(t, "spire-agent")})
 	client := c.client(c.userID, "--verify-uri", c.serverID)
 	if got, err := curl(t.Context(), client.Listen); err != nil || got != greeting {
@@ -79,6 +83,7 @@ func TestInteropSidecarsOverSPIREAgent(t *testing.T) {
 }
 
 func TestInteropEnvoyOverLanyardSDSOverSPIREAgent(t *testing.T) {
+	t.Parallel()
 	envoyBinary(t)
 	d := harness.NewDomain(t, bin, harness.Options{SPIREAgent: peer(t, "spire-agent")})
 	d.Start()
@@ -87,6 +92,7 @@ func TestInteropEnvoyOverLanyardSDSOverSPIREAgent(t *testing.T) {
 
 // TestInteropSidecarsUnderSPIREAlone runs our sidecars under SPIRE alone.
 func TestInteropSidecarsUnderSPIREAlone(t *testing.T) {
+	t.Parallel()
 	c := newChain(t, harness.Options{SPIREAgent: peer(t, "spire-agent"), SPIREServer: peer(t, "spire-server")})
 	if got, err := curl(t.Context(), c.client(c.userID, "--verify-uri", c.serverID).Listen); err != nil || got != greeting {
 		t.Fatalf("got %q, %v, want %q", got, err, greeting)
@@ -94,6 +100,7 @@ func TestInteropSidecarsUnderSPIREAlone(t *testing.T) {
 }
 
 func TestInteropGhostunnelBothWays(t *testing.T) {
+	t.Parallel()
 	ghostunnel := peer(t, "ghostunnel")
 	c := newChain(t, harness.Options{})
 	t.Run("ghostunnel calls our sidecar", func(t *testing.T) {

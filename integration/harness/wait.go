@@ -3,6 +3,7 @@ package harness
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"time"
@@ -44,13 +45,18 @@ func (p *Process) ready(ctx context.Context, limit time.Duration, try func(conte
 	return nil
 }
 
-// FreeAddr is a loopback address with a port that nobody listens on.
+// FreeAddr is a loopback address with a port that nobody listens on. It is below the kernel's range for outgoing
+// connections, so that none of those takes it before the listener it is meant for.
 func FreeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	var last error
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 15000+rand.IntN(17000)))
+		if err == nil {
+			return l.Addr().String(), l.Close()
+		}
+		last = err
 	}
-	return l.Addr().String(), l.Close()
+	return "", last
 }
 
 // answers succeeds when an HTTP GET of the URL is answered 200.

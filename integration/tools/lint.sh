@@ -3,6 +3,8 @@
 # earlier one failed.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
+# The same build as make build's, so that the compiled packages serve both.
+export CGO_ENABLED=0 GOFLAGS=-trimpath
 bad=0
 
 check() { # WHAT COMMAND...: the command must succeed

@@ -41,13 +41,13 @@ func run(ctx context.Context, count int, timeout, fuzztime time.Duration) bool {
 		fmt.Fprintln(os.Stderr, err)
 		return false
 	}
-	base := []string{"test", "-json", "-timeout", timeout.String()}
+	base := []string{"test", "-json", "-vet=off", "-timeout", timeout.String()} // make lint vets it all
 	base = append(base, race(sum)...)
 	if len(units) > 0 {
 		sum.test(ctx, slices.Concat(base, []string{fmt.Sprintf("-count=%d", count)}, units))
 	}
-	if len(integration) > 0 { // alone, as they measure time
-		sum.test(ctx, slices.Concat(base, []string{"-count=1", "-p=1"}, integration))
+	if len(integration) > 0 { // alone, as they measure time; they mostly wait
+		sum.test(ctx, slices.Concat(base, []string{"-count=1", "-p=1", "-parallel=4"}, integration))
 	}
 	if fuzztime > 0 && ctx.Err() == nil {
 		fuzzAll(ctx, sum, units, fuzztime)
