@@ -1,11 +1,13 @@
 package workloadattest
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -13,6 +15,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/lanyard-mtls/lanyard/internal/registration"
 )
@@ -90,6 +94,32 @@ func TestEndedProcessIsRefused(t *testing.T) {
 			startChild(t, path, "heir", "FIFO="+fifo(t)).end(t)
 			if _, caller, err := accept(t, l, creds); !errors.Is(err, ErrGone) {
 				t.Errorf("accepted %+v, %v", caller, err)
+			}
+		})
+	}
+}
+
+// What is wrong with the agent or its surroundings is for its operator to know.
+func TestOwnFailuresAreToldFromEndedCallers(t *testing.T) {
+	for name, test := range map[string]struct {
+		peerPIDFD func(int) (int, error)
+		want      string
+	}{
+		"no more files": {func(int) (int, error) { return -1, unix.EMFILE }, "too many open files"},
+		"foreign /proc": {func(int) (int, error) { return unix.PidfdOpen(os.Getpid(), 0) }, "mount the /proc"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, path := listen(t)
+			startChild(t, path, "")
+			var log bytes.Buffer
+			creds := NewCredentials(slog.New(slog.NewTextHandler(&log, nil)))
+			creds.peerPIDFD = test.peerPIDFD
+			_, caller, err := accept(t, l, creds)
+			if err == nil || errors.Is(err, ErrGone) {
+				t.Errorf("accepted %+v, %v", caller, err)
+			}
+			if !strings.Contains(log.String(), test.want) {
+				t.Errorf("the log does not say %q: %s", test.want, log.String())
 			}
 		})
 	}

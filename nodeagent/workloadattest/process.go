@@ -41,9 +41,11 @@ func pin(socket, pid int, peerPIDFD func(int) (int, error)) (p *process, weak bo
 	switch {
 	case errors.Is(err, unix.ENOSYS):
 		p = &process{pid: pid}
-	case err != nil:
-		// The peer has ended: ESRCH, or EINVAL and ENODATA on some kernels.
+	case errors.Is(err, unix.ESRCH), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENODATA):
+		// Which of them depends on the kernel.
 		return nil, weak, fmt.Errorf("%w: pidfd of pid %d: %w", ErrGone, pid, err)
+	case err != nil: // too many open files, say: not the caller's affair
+		return nil, weak, fmt.Errorf("pidfd of pid %d: %w", pid, err)
 	default:
 		if p, err = fromPIDFD(fd, pid); err != nil {
 			return nil, weak, err
@@ -74,8 +76,13 @@ func fromPIDFD(fd, pid int) (*process, error) {
 	info, err := readProc("/proc/self/fdinfo/" + strconv.Itoa(fd))
 	if err == nil {
 		var named int
-		if named, err = parseFDInfoPID(info); err == nil && named != pid {
-			err = fmt.Errorf("%w: the socket's peer was pid %d, its pidfd says %d", ErrGone, pid, named)
+		named, err = parseFDInfoPID(info)
+		switch {
+		case err != nil || named == pid:
+		case named == -1:
+			err = fmt.Errorf("%w: pid %d", ErrGone, pid)
+		default:
+			err = fmt.Errorf("the socket's peer is pid %d, its pidfd says %d: mount the /proc of the agent's own PID namespace", pid, named)
 		}
 	}
 	if err != nil {
