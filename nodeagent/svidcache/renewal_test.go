@@ -131,6 +131,28 @@ func TestPrefetchAndOnDemand(t *testing.T) {
 	})
 }
 
+// A stream that goes while its SVID is being signed leaves nothing behind that
+// would be neither renewed nor dropped.
+func TestSVIDThatComesAfterItsStreamWent(t *testing.T) {
+	inWorld(t, Config{MaxSize: 1}, func(t *testing.T, w *world) {
+		w.give(entry("a"), entry("b"))
+		kept := w.Subscribe(selectors("unix:uid:a"))
+		defer kept.Close()
+		answer(t, kept)
+		w.issuer.set(func(s *issuer) { s.hold = make(chan struct{}) })
+		sub := w.Subscribe(selectors("unix:uid:b"))
+		synctest.Wait()
+		sub.Close()
+		w.issuer.set(func(s *issuer) { close(s.hold); s.hold = nil })
+		synctest.Wait()
+		for _, r := range w.records {
+			if _, active := w.active[r]; r.active() && !active {
+				t.Errorf("%s has an SVID that nobody looks after", r.entry.ID)
+			}
+		}
+	})
+}
+
 func TestDemandIsNotBehindPrefetch(t *testing.T) {
 	inWorld(t, Config{}, func(t *testing.T, w *world) {
 		w.issuer.hold, w.issuer.free = make(chan struct{}), "z"

@@ -199,6 +199,9 @@ func (c *Cache) settle(o order, s *svid, reason error, unreachable bool) {
 		}
 		return
 	}
+	if _, kept := c.active[r]; !kept {
+		return // evicted meanwhile: nothing would renew or drop it
+	}
 	r.svid, r.resign = s, r.version != o.version
 	r.fails, r.nextTry, r.unreachable = 0, time.Time{}, false
 	c.log.Debug("SVID signed", "entry_id", o.entryID, "spiffe_id", o.id, "expires", s.notAfter)
