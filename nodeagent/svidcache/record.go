@@ -74,6 +74,14 @@ func (r *record) failed(now time.Time) {
 	r.nextTry = now.Add(time.Duration(float64(delay) * (0.8 + 0.4*rand.Float64())))
 }
 
+// hurry shortens the wait after failures that nobody was waiting on: somebody is
+// from now on.
+func (r *record) hurry(now time.Time) {
+	if soon := now.Add(longestWait); r.svid == nil && r.nextTry.After(soon) {
+		r.nextTry = soon
+	}
+}
+
 // sameCertificate reports whether an SVID for a serves b. Extending this is all
 // that a new field of the certificate needs.
 func sameCertificate(a, b registration.Entry) bool {

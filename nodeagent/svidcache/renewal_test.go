@@ -153,6 +153,33 @@ func TestSVIDThatComesAfterItsStreamWent(t *testing.T) {
 	})
 }
 
+func TestDemandIsNotBehindPrefetchThatFailed(t *testing.T) {
+	inWorld(t, Config{}, func(t *testing.T, w *world) {
+		w.issuer.set(func(s *issuer) { s.otherID = spiffeid.RequireFromString("spiffe://example.org/other") })
+		w.give(entry("a"))
+		time.Sleep(10 * time.Minute)
+		for n := w.issuer.signed("a"); w.issuer.signed("a") == n; time.Sleep(time.Second) {
+		}
+		// Callers that come and go are not asked for each time.
+		before := w.issuer.signed("a")
+		for range 600 {
+			w.Subscribe(selectors("unix:uid:a")).Close()
+			time.Sleep(100 * time.Millisecond)
+		}
+		if n := w.issuer.signed("a") - before; n > 60 {
+			t.Errorf("tried %d times in a minute", n)
+		}
+		for n := w.issuer.signed("a"); w.issuer.signed("a") == n; time.Sleep(time.Second) {
+		}
+		w.issuer.set(func(s *issuer) { s.otherID = spiffeid.ID{} })
+		sub := w.Subscribe(selectors("unix:uid:a"))
+		defer sub.Close()
+		if _, err := sub.Answer(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestDemandIsNotBehindPrefetch(t *testing.T) {
 	inWorld(t, Config{}, func(t *testing.T, w *world) {
 		w.issuer.hold, w.issuer.free = make(chan struct{}), "z"

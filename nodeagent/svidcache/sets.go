@@ -142,8 +142,10 @@ func (c *Cache) addDemand(s *set, n int) {
 	s.demand += n
 	switch {
 	case before == 0 && s.demand > 0:
+		now := time.Now()
 		for _, r := range s.records {
 			r.demand++
+			r.hurry(now)
 			c.active[r] = struct{}{}
 		}
 		c.kick()
