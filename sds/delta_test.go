@@ -1,9 +1,11 @@
 package sds
 
 import (
+	"fmt"
 	"testing"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
@@ -167,4 +169,40 @@ func TestSDSDeltaWildcard(t *testing.T) {
 	c.expect([]string{"ALL"}, nil)
 	src.set(contextOf([]*x509svid.SVID{one.SVID(t, ownID)}, one, two))
 	c.expect([]string{"ALL"}, nil)
+}
+
+// A name that only a request gave is forgotten with it; one that the wildcard
+// covers, too, is answered again.
+func TestSDSDeltaUnsubscribesBesideTheWildcard(t *testing.T) {
+	one := testca.New(t, "one.test")
+	src := newSource()
+	src.set(contextOf([]*x509svid.SVID{one.SVID(t, ownID)}, one))
+	c := dialDelta(t, serveSource(t, src, Options{}))
+	c.subscribe(wildcard, "default", ownDomain)
+	c.expect([]string{"default", ownDomain, ownID}, nil)
+	c.send(&discoveryv3.DeltaDiscoveryRequest{ResourceNamesUnsubscribe: []string{"default", ownDomain}})
+	c.expect([]string{ownDomain}, nil)
+	src.set(contextOf([]*x509svid.SVID{one.SVID(t, ownID)}, one))
+	c.expect([]string{ownID}, nil)
+}
+
+// The limits are on what a client names, not on what its caller is given.
+func TestSDSDeltaWildcardOfManyIdentities(t *testing.T) {
+	one := testca.New(t, "one.test")
+	web := one.SVID(t, ownID)
+	svids := []*x509svid.SVID{web}
+	for i := range maxNames {
+		id := spiffeid.RequireFromString(fmt.Sprintf("%s/%0*d", ownDomain, maxAllBytes/maxNames, i))
+		svids = append(svids, &x509svid.SVID{ID: id, Certificates: web.Certificates, PrivateKey: web.PrivateKey})
+	}
+	src := newSource()
+	src.set(contextOf(svids, one))
+	c := dialDelta(t, serveSource(t, src, Options{}))
+	c.subscribe()
+	if resp, err := c.stream.Recv(); err != nil || len(resp.GetResources()) != maxNames+2 {
+		t.Fatalf("%d secrets, %v", len(resp.GetResources()), err)
+	}
+	c.send(&discoveryv3.DeltaDiscoveryRequest{ResponseNonce: "1"})
+	c.subscribe("default")
+	c.expect([]string{"default"}, nil)
 }

@@ -51,20 +51,16 @@ func (l *ledger) subscribe(names []string, held map[string]string) {
 	}
 }
 
-// unsubscribe drops names. One that the wildcard still covers is answered
-// again, for the client has forgotten it.
+// unsubscribe drops names. One that the wildcard still covers comes back as new
+// with the next catalog, for the client has forgotten it.
 func (l *ledger) unsubscribe(names []string) {
 	for _, name := range names {
-		switch w, ok := l.wants[name]; {
-		case name == wildcard:
-			l.all = false
-			maps.DeleteFunc(l.wants, func(_ string, w want) bool { return !w.named })
-		case ok && l.all:
-			w.named, w.answer = false, true
-			l.wants[name] = w
-		default:
+		if name != wildcard {
 			delete(l.wants, name)
+			continue
 		}
+		l.all = false
+		maps.DeleteFunc(l.wants, func(_ string, w want) bool { return !w.named })
 	}
 }
 

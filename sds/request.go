@@ -38,11 +38,15 @@ func checkType(typeURL string) error {
 	return status.Errorf(codes.InvalidArgument, "type_url %q is not served here, only %s", abbreviate(typeURL), secretType)
 }
 
-// checkNames bounds what a request adds to what the stream holds.
+// checkNames bounds what a client has named on a stream, with what a request
+// adds. What the wildcard covers is the caller's own, however much it is.
 func checkNames(names []string, held ledger) error {
-	count, bytes := len(held.wants), 0
-	for name := range held.wants {
-		bytes += len(name)
+	count, bytes := 0, 0
+	for name, w := range held.wants {
+		if w.named {
+			count++
+			bytes += len(name)
+		}
 	}
 	for _, name := range names {
 		switch {
@@ -51,7 +55,7 @@ func checkNames(names []string, held ledger) error {
 		case len(name) > maxNameBytes:
 			return status.Errorf(codes.InvalidArgument, "resource name %q is %d bytes long, the limit is %d", abbreviate(name), len(name), maxNameBytes)
 		}
-		if _, ok := held.wants[name]; !ok {
+		if !held.wants[name].named {
 			count++
 			bytes += len(name)
 		}
