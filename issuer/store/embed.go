@@ -12,7 +12,6 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
-	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 )
 
 const (
@@ -77,7 +76,7 @@ func (s *Store) start(ctx context.Context) error {
 	if err := s.run(ctx, filepath.Join(s.cfg.Dir, liveDir)); err != nil {
 		return err
 	}
-	s.client = v3client.New(s.etcd.Server)
+	s.client = newClient(s.etcd.Server, s.life, s.lost)
 	return s.disarm(ctx)
 }
 
@@ -123,7 +122,10 @@ func (s *Store) run(ctx context.Context, dir string) error {
 		defer close(started)
 		s.etcd, err = embed.StartEtcd(cfg)
 	}()
-	<-started
+	select {
+	case <-started:
+	case <-s.lost:
+	}
 	if s.life.Err() != nil {
 		return context.Cause(s.life)
 	}
@@ -147,6 +149,11 @@ func (s *Store) run(ctx context.Context, dir string) error {
 // disarm takes back the alarm that etcd raises when it reaches its quota, and
 // keeps over restarts. Still over it, the next write raises it again.
 func (s *Store) disarm(ctx context.Context) error {
+	ctx, end, err := s.begin(ctx)
+	if err != nil {
+		return errors.Join(err, s.stop())
+	}
+	defer end()
 	resp, err := s.client.AlarmList(ctx)
 	if err != nil {
 		return errors.Join(s.fault("start", err), s.stop())
@@ -169,6 +176,7 @@ func (s *Store) fail(msg string, cause error) {
 	}
 	err = withMend(err)
 	s.kill(err)
+	close(s.lost)
 	s.done <- err
 }
 

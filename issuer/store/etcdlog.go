@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"regexp"
 	"runtime"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"syscall"
 
@@ -100,6 +102,9 @@ func fieldError(fields []zapcore.Field) error {
 	return nil
 }
 
+// isDiskFull looks at the text too: bbolt hands some of these on as text alone.
 func isDiskFull(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
+	return slices.ContainsFunc([]syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG}, func(full syscall.Errno) bool {
+		return errors.Is(err, full) || strings.Contains(err.Error(), full.Error())
+	})
 }

@@ -78,6 +78,7 @@ type Store struct {
 	kill context.CancelCauseFunc
 
 	done chan error
+	lost chan struct{} // closed when etcd has failed, life being over
 
 	// mu guards closed against begin, so that Close waits for every operation.
 	mu     sync.Mutex
@@ -110,7 +111,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
-	s := &Store{cfg: cfg, unlock: unlock, done: make(chan error, 1)}
+	s := &Store{cfg: cfg, unlock: unlock, done: make(chan error, 1), lost: make(chan struct{})}
 	s.life, s.kill = context.WithCancelCause(context.WithoutCancel(ctx))
 	s.hook = &fatalHook{fail: s.fail}
 	if err := s.start(ctx); err != nil {

@@ -14,8 +14,6 @@ import (
 	"syscall"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/lanyard-mtls/lanyard/internal/registration"
 	"github.com/lanyard-mtls/lanyard/issuer/store"
 )
@@ -24,25 +22,25 @@ import (
 const childEnv = "LANYARD_STORE_TEST_CHILD"
 
 func TestMain(m *testing.M) {
-	switch os.Getenv(childEnv) {
+	switch part := os.Getenv(childEnv); part {
 	case "":
 		os.Exit(m.Run())
 	case "writer":
 		os.Exit(writerChild(os.Args[1]))
 	case "starter":
 		os.Exit(starterChild(os.Args[1]))
-	case "full-disk":
-		os.Exit(fullDiskChild(os.Args[1]))
+	default:
+		os.Exit(fullDiskChild(fullDisks[part], os.Args[1]))
 	}
 }
 
-func child(t *testing.T, part, dir string) *exec.Cmd {
+func child(ctx context.Context, t *testing.T, part, dir string) *exec.Cmd {
 	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), exe, dir)
+	cmd := exec.CommandContext(ctx, exe, dir)
 	cmd.Env = append(os.Environ(), childEnv+"="+part)
 	cmd.Stderr = t.Output()
 	return cmd
@@ -137,7 +135,7 @@ func TestKilledStoreKeepsWhatItAcknowledged(t *testing.T) {
 	dir := t.TempDir()
 	acknowledged := make(map[string]bool)
 	for round := range 3 {
-		cmd := child(t, "writer", dir)
+		cmd := child(t.Context(), t, "writer", dir)
 		out, err := cmd.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)
@@ -195,7 +193,7 @@ func TestStoreKilledInItsFirstStart(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "store")
 	for _, seen := range []string{"lock", "etcd.new", "etcd.new/member/wal", "etcd.new/member/snap/db", "etcd"} {
-		cmd := child(t, "starter", dir)
+		cmd := child(t.Context(), t, "starter", dir)
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
@@ -211,69 +209,6 @@ func TestStoreKilledInItsFirstStart(t *testing.T) {
 		cmd.Wait()
 	}
 	create(t, open(t, dir), entry("web"))
-}
-
-// fullDiskChild opens a store, lets no file grow any further, and writes until
-// the store says why it ended.
-func fullDiskChild(dir string) int {
-	s, err := store.Open(background(), store.Config{Dir: dir, TrustDomain: td})
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 64 << 10, Max: 64 << 10}); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	for i := 0; ; i++ {
-		results, _, err := s.CreateEntries(background(), []registration.Entry{entry(fmt.Sprintf("w%d", i))})
-		if err != nil {
-			fmt.Printf("write: %v\n", err)
-			break
-		}
-		fmt.Printf("id: %s\n", results[0].Entry.ID)
-	}
-	fmt.Printf("done: %v\n", <-s.Done())
-	if err := s.Close(); err != nil {
-		fmt.Printf("close: %v\n", err)
-	}
-	return 0
-}
-
-func TestFullDiskEndsTheStoreWithOneError(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	out, err := child(t, "full-disk", dir).Output()
-	if err != nil {
-		t.Fatalf("the child failed: %v\n%s", err, out)
-	}
-	acknowledged := make(map[string]bool)
-	var done, write string
-	for line := range strings.Lines(string(out)) {
-		what, rest, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ": ")
-		switch what {
-		case "id":
-			acknowledged[rest] = true
-		case "done":
-			done = rest
-		case "write":
-			write = rest
-		default:
-			t.Errorf("the child says: %s", line)
-		}
-	}
-	if !strings.Contains(done, "make space and start again") || write != done {
-		t.Errorf("Done: %q\nthe write: %q", done, write)
-	}
-	t.Logf("%d writes, then: %s", len(acknowledged), done)
-	s := open(t, dir)
-	for _, e := range snapshot(t, s).Entries {
-		delete(acknowledged, e.ID)
-	}
-	if len(acknowledged) > 0 {
-		t.Errorf("%d acknowledged entries are lost", len(acknowledged))
-	}
-	create(t, s, entry("afterwards"))
 }
 
 // background is for children, which have no test to end them.
