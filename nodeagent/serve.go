@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
 
 	"github.com/lanyard-mtls/lanyard/internal/unixsock"
 	"github.com/lanyard-mtls/lanyard/nodeagent/workloadapi"
@@ -26,6 +27,11 @@ const (
 	// ioBuffer is gRPC's buffer per connection and direction, in bytes. Idle
 	// streams keep it; answers are a few KiB.
 	ioBuffer = 4 << 10
+	// What one caller may make the agent hold. gRPC's own limits are made for
+	// callers one trusts: any number of streams, with 16 MiB of metadata each.
+	maxStreams = 1000     // per connection; an Envoy has one for each secret
+	maxHeaders = 16 << 10 // bytes
+	maxRequest = 1 << 20  // bytes; an Envoy's node message is 60 KB, and metadata
 )
 
 // servers are the agent's sockets and what is served on them.
@@ -56,6 +62,10 @@ func bind(cfg Config, service *workloadapi.Service) (*servers, error) {
 		grpc.UnaryInterceptor(service.UnaryInterceptor),
 		grpc.StreamInterceptor(service.StreamInterceptor),
 		grpc.ReadBufferSize(ioBuffer), grpc.WriteBufferSize(ioBuffer),
+		grpc.MaxConcurrentStreams(maxStreams), grpc.MaxHeaderListSize(maxHeaders), grpc.MaxRecvMsgSize(maxRequest),
+		// An Envoy may be told to ping; on a local socket that costs nothing.
+		// By default whoever pings twice in 5 minutes is disconnected.
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	)
 	service.Register(public)
 	healthpb.RegisterHealthServer(public, s.health)

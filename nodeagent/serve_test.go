@@ -3,9 +3,13 @@ package nodeagent_test
 import (
 	"context"
 	"crypto/x509"
+	"encoding/binary"
 	"errors"
+	"io"
 	"io/fs"
+	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -145,4 +149,52 @@ func TestKeyTypes(t *testing.T) {
 			t.Errorf("%s: %s", keyType, alg)
 		}
 	}
+}
+
+// Anyone on the node may connect: what they can make the agent hold is bounded.
+func TestHostileCallersAreBounded(t *testing.T) {
+	s := spiretest.New(t, "example.org")
+	s.Put(own(s, "tok", "a"))
+	a := start(t, config(t, s, s.Token("tok", time.Hour)))
+	a.awaitHealthy(t)
+	conn := a.dial(t, a.cfg.SocketPath)
+	_, err := healthpb.NewHealthClient(conn).Check(t.Context(), &healthpb.HealthCheckRequest{Service: strings.Repeat("x", 2<<20)})
+	if status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("2 MiB of request: %v", err)
+	}
+	ctx := metadata.AppendToOutgoingContext(t.Context(), "x", strings.Repeat("x", 64<<10))
+	if _, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{}); err == nil {
+		t.Error("64 KiB of metadata are accepted")
+	}
+	if n := announcedStreams(t, a.cfg.SocketPath); n != 1000 {
+		t.Errorf("%d streams a connection are announced", n)
+	}
+}
+
+// announcedStreams returns SETTINGS_MAX_CONCURRENT_STREAMS of the server's
+// connection preface (RFC 9113, section 6.5.2), 0 for none.
+func announcedStreams(t *testing.T, path string) uint32 {
+	t.Helper()
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"); err != nil {
+		t.Fatal(err)
+	}
+	head := make([]byte, 9)
+	if _, err := io.ReadFull(conn, head); err != nil {
+		t.Fatal(err)
+	}
+	settings := make([]byte, int(head[1])<<8|int(head[2]))
+	if _, err := io.ReadFull(conn, settings); err != nil {
+		t.Fatal(err)
+	}
+	for setting := range slices.Chunk(settings, 6) {
+		if binary.BigEndian.Uint16(setting) == 3 {
+			return binary.BigEndian.Uint32(setting[2:])
+		}
+	}
+	return 0
 }
