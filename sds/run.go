@@ -128,6 +128,7 @@ func newGRPCServer() *grpc.Server {
 		// An Envoy lists its extensions in the first request of each stream, some
 		// 60 KB, and may be given node metadata of any size.
 		grpc.MaxRecvMsgSize(1<<20),
+		grpc.MaxHeaderListSize(16<<10),
 		// An Envoy may be told to ping; on a local socket that costs nothing.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	)

@@ -11,11 +11,13 @@ import (
 	"syscall"
 	"testing"
 
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	secretv3 "github.com/envoyproxy/go-control-plane/envoy/service/secret/v3"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/lanyard-mtls/lanyard/internal/testca"
 	"github.com/lanyard-mtls/lanyard/internal/workload/workloadtest"
@@ -133,6 +135,16 @@ func TestSDSBridgeRefusesOtherUsers(t *testing.T) {
 		}
 	}
 	wantLogged(t, &log, "uid=4243", 1)
+}
+
+func TestSDSBridgeBoundsMetadata(t *testing.T) {
+	one := testca.New(t, "one.test")
+	api := workloadtest.Start(t, []*x509svid.SVID{one.SVID(t, ownID)}, one.Bundle())
+	client := dialSocket(t, startBridge(t, api))
+	ctx := metadata.AppendToOutgoingContext(t.Context(), "x", strings.Repeat("x", 64<<10))
+	if _, err := client.FetchSecrets(ctx, &discoveryv3.DiscoveryRequest{}); err == nil {
+		t.Error("64 KiB of metadata are accepted")
+	}
 }
 
 const helperSocket = "LANYARD_SDS_TEST_SOCKET"
