@@ -3,9 +3,14 @@ package ca
 import (
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"testing"
 	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/lanyard-mtls/lanyard/issuer/store/storepb"
 )
@@ -114,5 +119,32 @@ func TestPlan(t *testing.T) {
 				t.Errorf("wait until %v, want %v", got.at.Sub(epoch), tt.wait)
 			}
 		})
+	}
+}
+
+// What is due by the wall clock must not wait for the monotonic one, which
+// stands still while the machine sleeps.
+func TestRenewalOfOwnSVIDIsOnTheWallClock(t *testing.T) {
+	td := spiffeid.RequireTrustDomainFromString("lanyard.test")
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	template, err := caTemplate(td, pkix.Name{}, key.Public(), now, DefaultTTL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain, _, err := selfSigned{}.Certify(t.Context(), template, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := New(Config{TrustDomain: td})
+	a.active.Store(&record{cert: chain[0], signer: key})
+	if err := a.renewOwn(t.Context(), now); err != nil {
+		t.Fatal(err)
+	}
+	if a.renewAt != a.renewAt.Round(0) || !a.renewAt.After(now) {
+		t.Errorf("due at %v, want a wall-clock time after now", a.renewAt)
 	}
 }

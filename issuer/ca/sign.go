@@ -102,7 +102,9 @@ func (a *Authority) renewOwn(_ context.Context, now time.Time) error {
 		return fmt.Errorf("renew the issuer's own SVID: %w", err)
 	}
 	a.own.Store(&x509svid.SVID{ID: a.serverID, Certificates: chain, PrivateKey: key})
-	a.renewAt = now.Add(chain[0].NotAfter.Sub(now) / 2)
+	// On the wall clock, which goes on while the machine sleeps, as the
+	// certificate does; Go would compare two monotonic readings instead.
+	a.renewAt = now.Round(0).Add(chain[0].NotAfter.Sub(now) / 2)
 	a.cfg.Log.Info("issuer SVID renewed", "expires", chain[0].NotAfter, "serial", chain[0].SerialNumber)
 	return nil
 }
