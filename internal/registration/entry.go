@@ -39,9 +39,11 @@ type Entry struct {
 	JWTSVIDIncludeJTI       bool
 }
 
-// Expired reports whether the entry has an expiry that is not after now.
+// Expired reports whether the entry has an expiry that is not after now. It
+// compares seconds: a [time.Time] wraps around at the largest ones, with which
+// clients mean "never", and would come before now.
 func (e Entry) Expired(now time.Time) bool {
-	return !e.ExpiresAt.IsZero() && !now.Before(e.ExpiresAt)
+	return !e.ExpiresAt.IsZero() && now.Unix() >= e.ExpiresAt.Unix()
 }
 
 // Key identifies what no two entries may share: SPIFFE ID, parent ID and the

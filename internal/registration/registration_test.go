@@ -1,6 +1,7 @@
 package registration_test
 
 import (
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -44,6 +45,23 @@ func TestMatching(t *testing.T) {
 	}
 	if diff := cmp.Diff([]registration.Selector{a, b}, registration.SortSelectors([]registration.Selector{b, a, b})); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestExpired(t *testing.T) {
+	now := time.Unix(1_800_000_000, 999)
+	for expiry, want := range map[int64]bool{
+		0: false, now.Unix() - 1: true, now.Unix(): true, now.Unix() + 1: false, math.MaxInt64: false,
+	} {
+		p := valid().Proto()
+		p.ExpiresAt = expiry
+		e, err := registration.FromProto(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := e.Expired(now); got != want || e.Validate(td) != nil || e.Proto().ExpiresAt != expiry {
+			t.Errorf("expiry %d: expired %t, want %t; %v, %d", expiry, got, want, e.Validate(td), e.Proto().ExpiresAt)
+		}
 	}
 }
 
