@@ -143,9 +143,14 @@ func (c *Client) Run(ctx context.Context) error {
 }
 
 // drop deletes the refused SVID. It is nil if there is a token to join anew with.
+// One that has expired by this machine's clock stays: it is not used, and if it
+// was the clock that erred, it is good again when that is mended.
 func (c *Client) drop(refused *RefusedError) error {
-	if err := c.id.forget(); err != nil {
-		return fmt.Errorf("%w; and it could not be deleted: %w", refused, err)
+	svid, _ := c.id.current()
+	if refused.Reason != types.PermissionDeniedDetails_AGENT_EXPIRED || usable(svid) != nil {
+		if err := c.id.forget(); err != nil {
+			return fmt.Errorf("%w; and it could not be deleted: %w", refused, err)
+		}
 	}
 	if refused.Reason == types.PermissionDeniedDetails_AGENT_BANNED || !c.hasNewToken(refused.ID) {
 		return refused

@@ -29,7 +29,7 @@ func (e *RefusedError) Error() string {
 	case types.PermissionDeniedDetails_AGENT_BANNED:
 		return fmt.Sprintf("the issuer has banned agent %s; its SVID was deleted: to let it in again, evict it at the issuer (agent evict) and join with a new token", e.ID)
 	case types.PermissionDeniedDetails_AGENT_EXPIRED:
-		return fmt.Sprintf("the SVID of agent %s expired before it could be renewed%s", e.ID, rejoin)
+		return fmt.Sprintf("the SVID of agent %s expired before it could be renewed: compare the clocks of this machine and the issuer, or %s", e.ID, newTokenMend)
 	case types.PermissionDeniedDetails_AGENT_NOT_ATTESTED:
 		return fmt.Sprintf("the issuer does not know agent %s (evicted, or the issuer's data are new)%s", e.ID, rejoin)
 	case types.PermissionDeniedDetails_AGENT_NOT_ACTIVE:

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/protobuf/proto"
@@ -170,5 +171,42 @@ func TestHalfLifeIsCountedFromReceipt(t *testing.T) {
 	early := cert.NotBefore.Add(-60 * 1e9)
 	if got, want := halfLife(cert, early), cert.NotBefore.Add(cert.NotAfter.Sub(cert.NotBefore)/2); !got.Equal(want) {
 		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// That an SVID has expired is known by this machine's clock alone, which may be
+// wrong: what is deleted then would be missing when the clock is right again.
+func TestExpiredSVIDIsNotDeleted(t *testing.T) {
+	ca := testca.New(t, "example.org")
+	for name, test := range map[string]struct {
+		end  time.Duration // of the SVID, from now
+		kept bool
+	}{"by this clock": {-time.Minute, true}, "by the issuer's": {time.Hour, false}} {
+		t.Run(name, func(t *testing.T) {
+			svid := ca.SVID(t, "spiffe://example.org/spire/agent/a", testca.Lifetime(time.Now().Add(-time.Hour), time.Now().Add(test.end)))
+			d, err := dataOf(svid.Certificates, ca.Bundle().X509Authorities()).encode()
+			if err != nil {
+				t.Fatal(err)
+			}
+			k, err := keysOf(svid.PrivateKey.(*ecdsa.PrivateKey)).encode()
+			if err != nil {
+				t.Fatal(err)
+			}
+			dir := t.TempDir()
+			write(t, dir, dataFile, d)
+			write(t, dir, keysFile, k)
+			c, err := Open(Config{TrustDomain: ca.TrustDomain, DataDir: dir, JoinToken: "t"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.cfg.JoinToken = ""
+			if err := c.drop(&RefusedError{ID: svid.ID, Reason: types.PermissionDeniedDetails_AGENT_EXPIRED}); err == nil {
+				t.Error("goes on without a token")
+			}
+			again, err := openIdentity(dir, ca.TrustDomain)
+			if err != nil || (again.svid != nil) != test.kept {
+				t.Errorf("on disk: %v, %v; want kept: %t", again.svid, err, test.kept)
+			}
+		})
 	}
 }
