@@ -167,7 +167,8 @@ func (id *identity) setSVID(chain []*x509.Certificate, reattestable bool, now ti
 		return err
 	}
 	id.data, id.previous, id.svid, id.pending = next, id.svid, svid, ""
-	id.renewAt = halfLife(chain[0], now)
+	// Spread, so that agents which started together do not renew together.
+	id.renewAt = now.Round(0).Add(jitter(halfLife(chain[0], now).Sub(now.Round(0))))
 	return nil
 }
 

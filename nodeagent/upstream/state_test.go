@@ -174,6 +174,34 @@ func TestHalfLifeIsCountedFromReceipt(t *testing.T) {
 	}
 }
 
+func TestRenewalsAreSpread(t *testing.T) {
+	ca := testca.New(t, "example.org")
+	now := time.Now()
+	at := make(map[time.Duration]bool)
+	for range 5 {
+		id, err := openIdentity(t.TempDir(), ca.TrustDomain)
+		if err != nil {
+			t.Fatal(err)
+		}
+		key, err := id.joinKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cert := ca.Sign(t, "spiffe://example.org/spire/agent/a", key.Public(), testca.Lifetime(now.Add(-10*time.Second), now.Add(time.Hour)))
+		if err := id.setSVID([]*x509.Certificate{cert}, false, now); err != nil {
+			t.Fatal(err)
+		}
+		wait := id.renewal().Sub(now.Round(0))
+		if wait < 26*time.Minute || wait > 34*time.Minute {
+			t.Errorf("renewal after %s of an hour", wait)
+		}
+		at[wait] = true
+	}
+	if len(at) == 1 {
+		t.Error("all at once")
+	}
+}
+
 // That an SVID has expired is known by this machine's clock alone, which may be
 // wrong: what is deleted then would be missing when the clock is right again.
 func TestExpiredSVIDIsNotDeleted(t *testing.T) {
