@@ -32,6 +32,7 @@ func (s *Socket) Close() error {
 // alert that crypto/tls may have written about it.
 func (s *Socket) closeAfterAlert() {
 	s.Conn.SetWriteDeadline(time.Now().Add(flushWait))
+	s.gather()
 	s.flush()
 	s.Close()
 }

@@ -45,9 +45,14 @@ func (e *End) nextTLS() (*buffer, error) {
 		}
 		buf := e.sock.buffers.take()
 		n, err := e.readRecords(buf.array[:readSize])
-		if err != nil && err != error(wouldBlock{}) {
-			e.pending = err
+		if err == error(wouldBlock{}) {
+			err = nil
 		}
+		// Reading may have made crypto/tls answer a key update.
+		if flushErr := e.sock.flushNow(); err == nil {
+			err = flushErr
+		}
+		e.pending = err
 		if n > 0 {
 			buf.data = buf.array[:n]
 			return buf, nil
@@ -56,8 +61,6 @@ func (e *End) nextTLS() (*buffer, error) {
 		if e.pending != nil {
 			continue
 		}
-		// Reading may have made crypto/tls answer a key update.
-		e.sock.flushNow()
 		// An error of fill comes back through Read, where crypto/tls judges it.
 		_ = e.sock.fill()
 	}
@@ -87,6 +90,7 @@ func (e *End) write(b []byte) (int, error) {
 	if e.tls == nil {
 		return e.sock.writeAll(b)
 	}
+	e.sock.gather()
 	n, err := e.tls.Write(b)
 	if flushErr := e.sock.flush(); err == nil && flushErr != nil {
 		return 0, flushErr
@@ -100,5 +104,6 @@ func (e *End) closeWrite() error {
 	if e.tls == nil {
 		return e.sock.CloseWrite()
 	}
+	e.sock.gather()
 	return errors.Join(e.tls.CloseWrite(), e.sock.flush())
 }

@@ -145,9 +145,9 @@ func TestTLSReadsOnAfterWouldBlock(t *testing.T) {
 	for _, version := range []kind{tls12, tls13} {
 		t.Run(string(version), func(t *testing.T) {
 			var slow *trickler
-			r := newRigOver(t, version, tcp, func(c net.Conn) net.Conn {
-				slow = &trickler{Conn: c}
-				return slow
+			r := newRigWith(t, version, tcp, func(n *nearEnd) {
+				slow = &trickler{Conn: n.conn}
+				n.conn = slow
 			})
 			slow.on.Store(true)
 			var want bytes.Buffer

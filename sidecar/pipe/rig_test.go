@@ -27,15 +27,21 @@ type rig struct {
 
 func newRig(t *testing.T, a, b kind) *rig {
 	t.Helper()
-	return newRigOver(t, a, b, func(c net.Conn) net.Conn { return c })
+	return newRigWith(t, a, b, func(*nearEnd) {})
 }
 
-// newRigOver is newRig with the near end's socket wrapped.
-func newRigOver(t *testing.T, a, b kind, wrap func(net.Conn) net.Conn) *rig {
+// nearEnd is a near end that speaks TLS, before its handshake.
+type nearEnd struct {
+	conn           net.Conn // what its TLS is made over
+	client, server *tls.Config
+}
+
+// newRigWith is newRig with the near end changed.
+func newRigWith(t *testing.T, a, b kind, change func(*nearEnd)) *rig {
 	t.Helper()
 	buffers := new(Buffers)
-	near, aEnd := link(t, a, buffers, wrap)
-	far, bEnd := link(t, b, buffers, func(c net.Conn) net.Conn { return c })
+	near, aEnd := link(t, a, buffers, change)
+	far, bEnd := link(t, b, buffers, func(*nearEnd) {})
 	ctx, cancel := context.WithCancelCause(t.Context())
 	r := &rig{near: near, far: far, buffers: buffers, result: make(chan Result, 1), cancel: cancel}
 	done := make(chan struct{})
@@ -56,7 +62,7 @@ func newRigOver(t *testing.T, a, b kind, wrap func(net.Conn) net.Conn) *rig {
 }
 
 // link connects a far end to an End of a pipe.
-func link(t *testing.T, k kind, buffers *Buffers, wrap func(net.Conn) net.Conn) (net.Conn, *End) {
+func link(t *testing.T, k kind, buffers *Buffers, change func(*nearEnd)) (net.Conn, *End) {
 	t.Helper()
 	network, address := "tcp", "127.0.0.1:0"
 	if k == uds {
@@ -77,8 +83,10 @@ func link(t *testing.T, k kind, buffers *Buffers, wrap func(net.Conn) net.Conn) 
 	if k == tcp || k == uds {
 		return outer, Plain(sock)
 	}
-	clientConfig, serverConfig := configs(t, k)
-	client, server := tls.Client(wrap(outer), clientConfig), tls.Server(sock, serverConfig)
+	n := nearEnd{conn: outer}
+	n.client, n.server = configs(t, k)
+	change(&n)
+	client, server := tls.Client(n.conn, n.client), tls.Server(sock, n.server)
 	shaken := make(chan error, 1)
 	go func() { shaken <- client.Handshake() }()
 	check(t, server.Handshake())

@@ -27,13 +27,12 @@ type Socket struct {
 	sawEnd bool    // Read has returned inErr
 	fillFn func(fd uintptr) bool
 
-	outMu    sync.Mutex
-	out      *buffer // gathered, not written yet; guarded by outMu
-	outErr   error   // guarded by outMu
-	flushing bool    // flush is in its system call; guarded by outMu
-
-	writeMu sync.Mutex // held in writeAll
+	writeMu sync.Mutex // held while bytes are written, and from gather to flush
 	reset   bool       // a write was told of a reset; guarded by writeMu
+
+	outMu  sync.Mutex // held for moments only, after writeMu if that is needed
+	out    *buffer    // gathered, not written yet; guarded by outMu
+	outErr error      // guarded by outMu
 
 	closing sync.Once
 }
