@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -31,8 +32,9 @@ func TestFailingPartEndsRun(t *testing.T) {
 	cfg := Config{TrustDomain: td, DataDir: dir, SocketPath: filepath.Join(dir, "api.sock")}.withDefaults()
 	closed := make(chan error, 1)
 	cfg.Ready = func(Addrs) { closed <- st.Close() }
-	if err := runOn(t.Context(), cfg, st, keys); !errors.Is(err, store.ErrClosed) {
-		t.Errorf("runOn = %v, want that the store is closed", err)
+	err = runOn(t.Context(), cfg, st, keys)
+	if !errors.Is(err, store.ErrClosed) || strings.Count(err.Error(), "registry") != 1 {
+		t.Errorf("runOn = %v, want once that the registry's store is closed", err)
 	}
 	if err := <-closed; err != nil {
 		t.Error(err)

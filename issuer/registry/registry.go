@@ -7,7 +7,6 @@ package registry
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -85,7 +84,7 @@ func (r *Registry) Run(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return nil
 		case r.store.Err() != nil:
-			return fmt.Errorf("registry: %w", r.store.Err())
+			return r.store.Err()
 		case errors.Is(err, store.ErrCompacted):
 			r.log.Info("fell behind the store; reading all of it again")
 			r.listed = false

@@ -96,18 +96,22 @@ func (s *Store) caState(bundle *mvccpb.KeyValue, authorities []*mvccpb.KeyValue)
 	if bundle != nil {
 		var err error
 		if state.Bundle, err = decodeBundle(s.cfg.TrustDomain, bundle.Value); err != nil {
-			return CAState{}, err
+			return CAState{}, s.unreadable(err)
 		}
 	}
 	for _, kv := range authorities {
 		a, err := decodeAuthority(string(kv.Key[len(authorityDir):]), kv.Value)
 		if err != nil {
-			return CAState{}, err
+			return CAState{}, s.unreadable(err)
 		}
 		state.Authorities = append(state.Authorities, a)
 	}
 	SortAuthorities(state.Authorities)
 	return state, nil
+}
+
+func (s *Store) unreadable(err error) error {
+	return fmt.Errorf("store: %w: restore %s from a backup", err, s.cfg.Dir)
 }
 
 // SortAuthorities puts the oldest first.

@@ -214,3 +214,21 @@ func TestEtcdLogsThroughSlog(t *testing.T) {
 		t.Errorf("%d lines in the log, want 2:\n%s", n, text)
 	}
 }
+
+func TestOpenRefusesABundleThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	cfg := Config{Dir: t.TempDir(), TrustDomain: td}
+	s, err := Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.client.Put(t.Context(), bundleKey, "garbage"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), cfg.Dir) || !strings.Contains(err.Error(), "bundle") {
+		t.Errorf("Open = %v, want that the bundle in %s cannot be read", err, cfg.Dir)
+	}
+}

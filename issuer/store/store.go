@@ -121,6 +121,11 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err := s.adopt(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
+	// Nothing can be done without the bundle: better said now than by readers
+	// that try again for ever.
+	if _, err := s.UpdateCA(ctx, func(*CAState) error { return nil }); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
 	return s, nil
 }
 
