@@ -23,7 +23,8 @@ const maxPath = 107
 // Listen listens on the socket at path and gives its file the mode. It makes
 // missing parent directories (0755). It removes a socket there that nobody
 // answers on, and refuses: one that is answered, a file that is no socket, and
-// a parent directory that belongs to neither root nor this user. Closing the
+// a parent directory that belongs to neither root nor this user, or that lies in
+// one which another user made in a place open to all, such as /tmp. Closing the
 // listener removes the file.
 func Listen(path string, mode fs.FileMode) (*net.UnixListener, error) {
 	if len(path) > maxPath {
@@ -71,6 +72,32 @@ func trustedParent(path string) error {
 	// World-writable without the sticky bit: anyone can replace the socket.
 	if st.Mode&0o002 != 0 && st.Mode&unix.S_ISVTX == 0 {
 		return fmt.Errorf("directory %s of socket %s can be written to by everyone, who could replace the socket: run: chmod o-w %s", dir, filepath.Base(path), dir)
+	}
+	return nobodyWasFirst(dir)
+}
+
+// nobodyWasFirst refuses a directory below one that somebody else made where
+// everyone may, as in /tmp: its owner can put another directory in place of dir.
+func nobodyWasFirst(dir string) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	for ; dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
+		parent := filepath.Dir(dir)
+		var above, st unix.Stat_t
+		if err := errors.Join(unix.Stat(parent, &above), unix.Lstat(dir, &st)); err != nil {
+			return fmt.Errorf("directory %s: %w", dir, err)
+		}
+		if above.Mode&0o002 == 0 {
+			continue
+		}
+		if above.Mode&unix.S_ISVTX == 0 {
+			return fmt.Errorf("directory %s can be written to by everyone, who could replace %s: run: chmod o-w %s", parent, dir, parent)
+		}
+		if !trusted(st.Uid) {
+			return fmt.Errorf("%s belongs to uid %d, who could replace what is below: remove it, or choose another socket path", dir, st.Uid)
+		}
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package unixsock_test
 
 import (
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -78,6 +79,7 @@ func TestListenRefuses(t *testing.T) {
 		"not a socket":   {file, "is not a socket"},
 		"too long":       {filepath.Join(dir, strings.Repeat("x", 200)), "choose a shorter one"},
 		"world writable": {filepath.Join(open, "s"), "chmod o-w"},
+		"below that":     {filepath.Join(open, "own", "s"), "chmod o-w " + open},
 	}
 	if os.Geteuid() == 0 {
 		foreign := filepath.Join(dir, "foreign")
@@ -88,6 +90,15 @@ func TestListenRefuses(t *testing.T) {
 			t.Fatal(err)
 		}
 		tests["foreign owner"] = struct{ path, want string }{filepath.Join(foreign, "s"), "belongs to uid 12345"}
+		// Below /tmp, and there before us: a directory, and a link to one.
+		first := socketDir(t)
+		link := first + "-link"
+		if err := errors.Join(os.Symlink(first, link), os.Lchown(link, 12345, 12345), os.Chown(first, 12345, 12345)); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { os.Remove(link) })
+		tests["made by another user"] = struct{ path, want string }{filepath.Join(first, "public", "s"), first + " belongs to uid 12345"}
+		tests["linked by another user"] = struct{ path, want string }{filepath.Join(link, "public", "s"), link} // the kernel may be first to refuse it
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
