@@ -44,7 +44,7 @@ type Result struct {
 
 // Join moves bytes between a and b until both directions have ended, and closes
 // both. Each direction ends by itself: an end that is done sending still
-// receives. An error on reading ends both, with a reset towards the end that is
+// receives, until it is gone. An error on reading ends both, with a reset towards the end that is
 // still there, so that it does not take half for the whole; what was read before
 // is delivered first. The end of ctx ends both at once, with its cause.
 func Join(ctx context.Context, a, b *End) Result {
@@ -60,8 +60,14 @@ func Join(ctx context.Context, a, b *End) Result {
 	wg.Go(func() { res.Backward = j.copy(a, b) })
 	res.Forward = j.copy(b, a)
 	wg.Wait()
+	socks := []*Socket{a.sock, b.sock}
+	if cause, _ := j.result(); cause != Closed {
+		for _, s := range socks { // there may be unread input, which makes closing a reset
+			s.awaitDelivery()
+		}
+	}
 	stop()
-	for _, s := range []*Socket{a.sock, b.sock} {
+	for _, s := range socks {
 		s.Close()
 		s.dropIn()
 		s.dropOut()
@@ -75,6 +81,7 @@ type join struct {
 	mu    sync.Mutex
 	cause Cause // guarded by mu
 	err   error // guarded by mu
+	over  int   // directions in which nothing is left to move; guarded by mu
 }
 
 func (j *join) ended(c Cause, err error) {
@@ -83,6 +90,21 @@ func (j *join) ended(c Cause, err error) {
 	if c > j.cause {
 		j.cause, j.err = c, err
 	}
+}
+
+// directionOver counts a direction that is over, but for a half-close to be passed
+// on, and reports whether both are.
+func (j *join) directionOver() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.over++
+	return j.over == 2
+}
+
+func (j *join) bothOver() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.over == 2
 }
 
 func (j *join) result() (Cause, error) {
@@ -106,6 +128,9 @@ func (j *join) copy(dst, src *End) (total int64) {
 			// What dst sent before it went away is still to be delivered: the
 			// other direction ends by reading it to its end.
 			j.failed(err)
+			if j.directionOver() {
+				dst.sock.stopAwaiting()
+			}
 			return total
 		}
 	}
@@ -113,10 +138,18 @@ func (j *join) copy(dst, src *End) (total int64) {
 
 func (j *join) sourceEnded(dst, src *End, err error) {
 	if err == io.EOF {
+		last := j.directionOver()
 		if err := dst.closeWrite(); err != nil {
 			j.failed(err)
 		}
-		return
+		if last {
+			dst.sock.stopAwaiting()
+			return
+		}
+		// src is done sending, and may vanish before dst is.
+		if err = src.sock.awaitGone(); err == nil || j.bothOver() {
+			return
+		}
 	}
 	j.failed(err)
 	src.sock.closeAfterAlert()

@@ -120,6 +120,7 @@ func transfer(t *testing.T, from, to net.Conn, size int) (sums [2][32]byte) {
 // it reads on.
 func TestBackPressure(t *testing.T) {
 	eachPair(t, func(t *testing.T, a, b kind) {
+		t.Parallel() // it mostly waits
 		r := newRig(t, a, b)
 		r.near.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
 		sent, err := r.near.Write(make([]byte, 256<<20))

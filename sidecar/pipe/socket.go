@@ -131,9 +131,7 @@ func (s *Socket) tryFill(fd uintptr) bool {
 func (s *Socket) wasReset() bool {
 	closed := false
 	if err := s.raw.Control(func(fd uintptr) {
-		// On a UNIX socket this fails, and a FIN is one.
-		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
-		closed = err == nil && info.State == tcpClose
+		closed = isClosed(fd) // never a UNIX socket: its FIN is one
 	}); err != nil || !closed {
 		return false
 	}
@@ -143,8 +141,12 @@ func (s *Socket) wasReset() bool {
 	return s.reset
 }
 
-// tcpClose is TCP_CLOSE of linux/tcp_states.h.
-const tcpClose = 7
+// isClosed reports whether a TCP connection is no more, for both directions.
+func isClosed(fd uintptr) bool {
+	const tcpClose = 7 // TCP_CLOSE of linux/tcp_states.h
+	info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+	return err == nil && info.State == tcpClose
+}
 
 // takeIn returns what fill took in; the caller gives the buffer back.
 func (s *Socket) takeIn() *buffer {
