@@ -106,11 +106,9 @@ func runOn(ctx context.Context, cfg Config, st *store.Store, keys ca.Keys) error
 		Store:       st,
 		Registry:    reg,
 		CA:          authority,
-		Enroll: enroll.New(enroll.Config{
-			TrustDomain: cfg.TrustDomain, Store: st, Registry: reg, CA: authority, Log: cfg.Log,
-		}),
-		AdminIDs: cfg.AdminIDs,
-		Log:      cfg.Log,
+		Enroll:      enroll.New(enroll.Config{TrustDomain: cfg.TrustDomain, Store: st, Registry: reg, CA: authority}),
+		AdminIDs:    cfg.AdminIDs,
+		Log:         cfg.Log,
 	})
 	var serving sync.WaitGroup
 	serving.Go(func() {

@@ -5,7 +5,6 @@ package enroll
 
 import (
 	"errors"
-	"log/slog"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -24,8 +23,6 @@ type Config struct {
 	CA          *ca.Authority
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
-	// Log may be nil.
-	Log *slog.Logger
 }
 
 // Enroller admits agents. It is safe for concurrent use.
@@ -37,9 +34,6 @@ type Enroller struct {
 func New(cfg Config) *Enroller {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
-	}
-	if cfg.Log == nil {
-		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Enroller{cfg: cfg}
 }

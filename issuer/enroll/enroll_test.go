@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -87,8 +88,12 @@ func TestCreateTokenRefuses(t *testing.T) {
 		"foreign agent ID":    {TTL: time.Minute, AgentID: spiffeid.RequireFromString("spiffe://other.test/x")},
 		"trust domain itself": {TTL: time.Minute, AgentID: td.ID()},
 	} {
-		if _, _, err := e.CreateToken(t.Context(), req); !errors.Is(err, enroll.ErrBadRequest) {
+		_, _, err := e.CreateToken(t.Context(), req)
+		if !errors.Is(err, enroll.ErrBadRequest) {
 			t.Errorf("%s: err = %v", name, err)
+		}
+		if req.TTL > time.Minute && !strings.Contains(err.Error(), "want 1s to 87600h") {
+			t.Errorf("%s: %v does not say the longest life", name, err)
 		}
 	}
 }

@@ -20,7 +20,7 @@ const maxTokenTTL = 10 * 365 * 24 * time.Hour
 
 // TokenRequest asks for a join token.
 type TokenRequest struct {
-	// TTL is a second at least.
+	// TTL is a second at least, and 10 years at most.
 	TTL time.Duration
 	// Token is chosen by the caller; empty makes a random UUID.
 	Token string
@@ -32,7 +32,7 @@ type TokenRequest struct {
 // CreateToken makes a join token that one agent can join with until it expires.
 func (e *Enroller) CreateToken(ctx context.Context, req TokenRequest) (token string, expires time.Time, err error) {
 	if req.TTL < time.Second || req.TTL > maxTokenTTL {
-		return "", time.Time{}, fmt.Errorf("%w: ttl of %s: want 1s or more", ErrBadRequest, req.TTL)
+		return "", time.Time{}, fmt.Errorf("%w: ttl of %s: want 1s to %s", ErrBadRequest, req.TTL, maxTokenTTL)
 	}
 	rec := &storepb.JoinToken{}
 	if !req.AgentID.IsZero() {

@@ -2,12 +2,24 @@ package serverapi
 
 import (
 	"log/slog"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/entryv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
 )
+
+// maxLoggedText bounds, in bytes, an error in the log: those about a stranger's
+// certificate or CSR repeat parts of it, more than once and in quotes.
+const maxLoggedText = 1 << 10
+
+func clip(text string) string {
+	if len(text) <= maxLoggedText {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxLoggedText], "") + "..."
+}
 
 // maxLoggedIDs bounds the entries that one line of the log names.
 const maxLoggedIDs = 20

@@ -134,7 +134,7 @@ func (c *call) end(ctx context.Context, err error) error {
 	attrs = append(attrs, c.attrs...)
 	if err != nil {
 		st := status.Convert(err)
-		attrs = append(attrs, slog.String("error", st.Message()))
+		attrs = append(attrs, slog.String("error", clip(st.Message())))
 		for _, detail := range st.Details() {
 			if d, ok := detail.(*types.PermissionDeniedDetails); ok {
 				attrs = append(attrs, slog.String("reason", d.GetReason().String()))

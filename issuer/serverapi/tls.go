@@ -92,7 +92,7 @@ func (c loggedCreds) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthIn
 		if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, os.ErrDeadlineExceeded) {
 			say = c.log.Debug // a probe, not a client
 		}
-		say("connection refused", "address", raw.RemoteAddr().String(), "error", err)
+		say("connection refused", "address", raw.RemoteAddr().String(), "error", clip(err.Error()))
 	}
 	return conn, info, err
 }

@@ -2,6 +2,9 @@ package serverapi
 
 import (
 	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"strings"
 	"testing"
 
@@ -111,5 +114,29 @@ func TestCallsAreLogged(t *testing.T) {
 		if n := strings.Count(r.log.String(), want); n != 1 {
 			t.Errorf("%d lines with %q in\n%s", n, want, r.log.String())
 		}
+	}
+}
+
+// What a stranger sends must not fill the log: an error about a URI repeats it
+// twice, in quotes.
+func TestStrangersTextIsCutInTheLog(t *testing.T) {
+	r := newRig(t)
+	key := newKey(t)
+	uri := "http://[" + strings.Repeat("\x01", 8<<10)
+	san, err := asn1.Marshal([]asn1.RawValue{{Class: asn1.ClassContextSpecific, Tag: 6, Bytes: []byte(uri)}})
+	must(t, err)
+	csr := csrOf(t, &x509.CertificateRequest{
+		ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: san}},
+	}, key)
+	if _, err := r.attestWith("join_token", r.token(), csr, key); err == nil {
+		t.Fatal("accepted")
+	}
+	for line := range strings.Lines(r.log.String()) {
+		if len(line) > 8<<10 {
+			t.Errorf("a line of %d bytes: %.200s", len(line), line)
+		}
+	}
+	if !strings.Contains(r.log.String(), "malformed CSR: x509") {
+		t.Errorf("the log does not say what is wrong:\n%.4000s", r.log.String())
 	}
 }
