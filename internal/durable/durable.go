@@ -9,16 +9,20 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
 // WriteFile replaces the file at path by one with data and exactly the mode
 // perm. It writes a temporary file beside it, syncs that, renames it over path
-// and syncs the directory. On an error the old file is as it was.
+// and syncs the directory. On an error the old file is as it was, unless only the
+// last of these failed: then the new one is there, and may not survive a crash.
+// A process that is killed leaves the temporary file, for [Sweep].
 func WriteFile(path string, data []byte, perm fs.FileMode) (err error) {
 	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*.tmp")
+	prefix, suffix := tempName(path)
+	f, err := os.CreateTemp(dir, prefix+"*"+suffix)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
@@ -43,6 +47,30 @@ func WriteFile(path string, data []byte, perm fs.FileMode) (err error) {
 		return err
 	}
 	return syncDir(dir)
+}
+
+// tempName returns what the names of the temporary files for path begin and end with.
+func tempName(path string) (prefix, suffix string) { return "." + filepath.Base(path) + ".", ".tmp" }
+
+// Sweep removes the temporary files that writers of path left when they were
+// killed: they may hold secrets. Nobody may be writing path meanwhile.
+func Sweep(path string) error {
+	dir := filepath.Dir(path)
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	prefix, suffix := tempName(path)
+	for _, f := range files {
+		name := f.Name()
+		if !f.Type().IsRegular() || !strings.HasPrefix(name, prefix) || !strings.HasSuffix(name, suffix) {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, name)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // cleanUp removes the temporary file of a failed write, if it is still there.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -45,6 +46,38 @@ func TestWriteFileFailureLeavesNothing(t *testing.T) {
 		t.Errorf("error %v does not name %s", err, path)
 	}
 	wantOnly(t, dir, "taken")
+}
+
+func TestSweepRemovesWhatKilledWritersLeft(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "key.pem")
+	// What a writer has at the moment before its rename.
+	if err := os.WriteFile(filepath.Join(dir, ".key.pem.123.tmp"), []byte("secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	kept := []string{".key.pem.d.tmp", ".other.1.tmp", "key.pem", "key.pem.1.tmp"}
+	if err := os.Mkdir(filepath.Join(dir, kept[0]), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range kept[1:] {
+		if err := durable.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := durable.Sweep(path); err != nil {
+		t.Fatal(err)
+	}
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, f := range files {
+		names = append(names, f.Name())
+	}
+	if !slices.Equal(names, kept) {
+		t.Errorf("directory holds %q, want %q", names, kept)
+	}
 }
 
 func wantOnly(t *testing.T, dir, name string) {

@@ -51,12 +51,15 @@ type keyFile struct {
 	Keys map[string][]byte `json:"keys"`
 }
 
-// OpenKeys reads the key file at path, whose directory it makes private. A file
-// that is not there has no keys. One that cannot be read is an error and stays
-// as it is.
+// OpenKeys reads the key file at path, whose directory it makes private and
+// nobody else may be using. A file that is not there has no keys. One that cannot
+// be read is an error and stays as it is.
 func OpenKeys(path string) (*DiskKeys, error) {
 	if err := durable.MkdirPrivate(filepath.Dir(path)); err != nil {
 		return nil, err
+	}
+	if err := durable.Sweep(path); err != nil {
+		return nil, fmt.Errorf("left-over copies of key file: %w", err)
 	}
 	data, err := readKeyFile(path)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -150,6 +150,15 @@ func TestKeyFileIsPrivate(t *testing.T) {
 			t.Errorf("%s has mode %04o, want %04o", path, got, want)
 		}
 	}
+	// What an issuer that was killed as it wrote the keys has left of them.
+	left := filepath.Join(filepath.Dir(s.keyFile()), ".keys.json.1.tmp")
+	if err := os.WriteFile(left, []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.start()
+	if _, err := os.Stat(left); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a copy of the keys is left: %v", err)
+	}
 	if err := os.Chmod(s.keyFile(), 0o644); err != nil {
 		t.Fatal(err)
 	}
