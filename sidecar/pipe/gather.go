@@ -99,8 +99,8 @@ func (s *Socket) flushNow() error {
 }
 
 // maxLeft is the most that may wait for a flush, in bytes: what one End.write
-// makes, and thousands of key updates.
-const maxLeft = 2 * bufferSize
+// makes, and more than a thousand key updates.
+const maxLeft = bufferSize + 32<<10
 
 // errFlooded ends a connection that would have us keep key updates without limit.
 var errFlooded = errors.New("peer asks for key updates and does not read the answers")

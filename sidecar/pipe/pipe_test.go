@@ -5,7 +5,9 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
+	"fmt"
 	"io"
+	mathrand "math/rand/v2"
 	"net"
 	"runtime"
 	"testing"
@@ -67,23 +69,42 @@ func TestHalfCloseFromFar(t *testing.T) {
 }
 
 func TestBothWaysAtOnceByteExact(t *testing.T) {
-	const size = 16 << 20
-	for _, p := range [][2]kind{{tls13, tcp}, {tcp, tls13}} {
+	const size = 8 << 20
+	for _, p := range [][2]kind{{tls13, tcp}, {tcp, tls12}} {
 		t.Run(string(p[0])+"-"+string(p[1]), func(t *testing.T) {
 			r := newRig(t, p[0], p[1])
-			sums := make(chan [2][32]byte, 2)
-			for _, c := range [][2]net.Conn{{r.near, r.far}, {r.far, r.near}} {
-				go func() { sums <- transfer(t, c[0], c[1], size) }()
-			}
-			for range 2 {
-				if s := <-sums; s[0] != s[1] {
-					t.Error("the bytes differ")
-				}
-			}
-			if res := r.wait(t); res != (Result{Forward: size, Backward: size}) {
-				t.Errorf("%+v", res)
-			}
+			bothWays(t, r, r.near, size, size)
 		})
+	}
+}
+
+// Conversations of all kinds and lengths, none included: whoever is done first
+// half-closes, and the other goes on.
+func TestRandomConversations(t *testing.T) {
+	sizes := []func() int{func() int { return 0 }, func() int { return mathrand.IntN(40) }, func() int { return mathrand.IntN(100_000) },
+		func() int { return mathrand.IntN(1 << 20) }}
+	size := func() int { return sizes[mathrand.IntN(len(sizes))]() }
+	eachPair(t, func(t *testing.T, a, b kind) {
+		for range 5 {
+			r := newRig(t, a, b)
+			bothWays(t, r, r.near, size(), size())
+		}
+	})
+}
+
+// bothWays sends that many bytes each way through a pipe, at once, until its end.
+func bothWays(t *testing.T, r *rig, near net.Conn, forward, backward int) {
+	t.Helper()
+	sums := make(chan [2][32]byte, 2)
+	go func() { sums <- transfer(t, near, r.far, forward) }()
+	go func() { sums <- transfer(t, r.far, near, backward) }()
+	for range 2 {
+		if s := <-sums; s[0] != s[1] {
+			t.Errorf("the bytes differ, of %d and %d", forward, backward)
+		}
+	}
+	if res := r.wait(t); res != (Result{Forward: int64(forward), Backward: int64(backward)}) {
+		t.Errorf("%+v, want %d and %d", res, forward, backward)
 	}
 }
 
@@ -141,32 +162,34 @@ func TestBackPressure(t *testing.T) {
 }
 
 // crypto/tls does not document that a temporary net.Error of the connection
-// below leaves it usable, wherever in a record it comes. This pins it.
+// below leaves it usable, wherever in a record it comes. This pins it, for session
+// tickets too, which a client gets after its handshake.
 func TestTLSReadsOnAfterWouldBlock(t *testing.T) {
 	for _, version := range []kind{tls12, tls13} {
-		t.Run(string(version), func(t *testing.T) {
-			var slow *trickler
-			r := newRigWith(t, version, tcp, func(n *nearEnd) {
-				slow = &trickler{Conn: n.conn}
-				n.conn = slow
-			})
-			slow.on.Store(true)
-			var want bytes.Buffer
-			go func() {
+		for _, serves := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, near serves %v", version, serves), func(t *testing.T) {
+				r := newRigWith(t, version, tcp, func(n *nearEnd) {
+					n.conn, n.serves = trickler{n.conn}, serves
+					n.client.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+				})
+				var want bytes.Buffer
 				for i := range 20 {
-					r.near.Write(bytes.Repeat([]byte{byte(i)}, i*31))
+					want.Write(bytes.Repeat([]byte{byte(i)}, i*31))
 				}
-				r.near.(*tls.Conn).CloseWrite()
-			}()
-			for i := range 20 {
-				want.Write(bytes.Repeat([]byte{byte(i)}, i*31))
-			}
-			got, err := io.ReadAll(r.far)
-			check(t, err)
-			if !bytes.Equal(got, want.Bytes()) {
-				t.Errorf("%d bytes, want %d", len(got), want.Len())
-			}
-		})
+				go func() {
+					for b := want.Bytes(); len(b) > 0; {
+						n, _ := r.near.Write(b[:min(len(b), 311)])
+						b = b[n:]
+					}
+					r.near.(*tls.Conn).CloseWrite()
+				}()
+				got, err := io.ReadAll(r.far)
+				check(t, err)
+				if !bytes.Equal(got, want.Bytes()) {
+					t.Errorf("%d bytes, want %d", len(got), want.Len())
+				}
+			})
+		}
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 )
 
 // Key updates (RFC 8446, section 4.6.3) that come while both directions are
@@ -21,17 +22,7 @@ import (
 func TestKeyUpdatesUnderLoad(t *testing.T) {
 	for cut, size := range map[int]int{1: 20_000, 997: 1 << 20, 1 << 20: 4 << 20} { // cut: the most bytes sent at once
 		near, r := newRekeyRig(t)
-		sums := make(chan [2][32]byte, 2)
-		go func() { sums <- transfer(t, &updatingWriter{near, cut}, r.far, size) }()
-		go func() { sums <- transfer(t, r.far, near, size) }()
-		for range 2 {
-			if s := <-sums; s[0] != s[1] {
-				t.Errorf("the bytes differ, with %d at once", cut)
-			}
-		}
-		if res := r.wait(t); res != (Result{Forward: int64(size), Backward: int64(size)}) {
-			t.Errorf("%+v, with %d at once", res, cut)
-		}
+		bothWays(t, r, &updatingWriter{near, cut}, size, size)
 		if size > 1<<20 && near.in.updates < 3 {
 			t.Errorf("%d key updates came back", near.in.updates)
 		}
@@ -43,9 +34,13 @@ func TestKeyUpdatesUnderLoad(t *testing.T) {
 func TestKeyUpdateFloodIsBounded(t *testing.T) {
 	near, r := newRekeyRig(t)
 	go io.Copy(io.Discard, r.far)
-	go r.far.Write(make([]byte, 64<<20)) // until the near end's window is full
-	var err error
-	for range 200_000 {
+	raw(r.near.(*tls.Conn)).SetReadBuffer(1) // the least there is
+	r.far.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
+	_, err := r.far.Write(make([]byte, 64<<20))
+	if err == nil {
+		t.Fatal("the near end's window is not full")
+	}
+	for range 200_000 { // far more than all the buffers of the kernel hold
 		for range 8 {
 			near.out.seal(typeHandshake, keyUpdate(true))
 			near.out.rekey()

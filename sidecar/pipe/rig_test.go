@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,6 +33,7 @@ func newRig(t *testing.T, a, b kind) *rig {
 type nearEnd struct {
 	conn           net.Conn // what its TLS is made over
 	client, server *tls.Config
+	serves         bool // the near end is the TLS server, and the pipe's the client
 }
 
 // newRigWith is newRig with the near end changed.
@@ -86,12 +86,15 @@ func link(t *testing.T, k kind, buffers *Buffers, change func(*nearEnd)) (net.Co
 	n := nearEnd{conn: outer}
 	n.client, n.server = configs(t, k)
 	change(&n)
-	client, server := tls.Client(n.conn, n.client), tls.Server(sock, n.server)
+	near, end := tls.Client(n.conn, n.client), tls.Server(sock, n.server)
+	if n.serves {
+		near, end = tls.Server(n.conn, n.server), tls.Client(sock, n.client)
+	}
 	shaken := make(chan error, 1)
-	go func() { shaken <- client.Handshake() }()
-	check(t, server.Handshake())
+	go func() { shaken <- near.Handshake() }()
+	check(t, end.Handshake())
 	check(t, <-shaken)
-	return client, TLS(sock, server)
+	return near, TLS(sock, end)
 }
 
 func configs(t *testing.T, k kind) (client, server *tls.Config) {
@@ -156,17 +159,11 @@ func isAlert(err error) bool {
 	return ok && op.Op == "remote error"
 }
 
-// trickler sends byte by byte once it is on, so that the reader wakes within
-// headers and records.
-type trickler struct {
-	net.Conn
-	on atomic.Bool
-}
+// trickler sends byte by byte, so that the reader wakes within headers and
+// records.
+type trickler struct{ net.Conn }
 
-func (c *trickler) Write(b []byte) (int, error) {
-	if !c.on.Load() {
-		return c.Conn.Write(b)
-	}
+func (c trickler) Write(b []byte) (int, error) {
 	for i := range b {
 		if _, err := c.Conn.Write(b[i : i+1]); err != nil {
 			return i, err
