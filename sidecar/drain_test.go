@@ -8,6 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/lanyard-mtls/lanyard/internal/workload/workloadtest"
 	"github.com/lanyard-mtls/lanyard/sidecar"
 )
 
@@ -113,4 +116,22 @@ func openFiles(t *testing.T) int {
 	entries, err := os.ReadDir("/proc/self/fd")
 	check(t, err)
 	return len(entries)
+}
+
+// What a sidecar says of its end comes in order, however short that is.
+func TestSaysThatItStops(t *testing.T) {
+	absent := workloadtest.New(t)
+	for range 30 {
+		r := start(t, sidecar.Config{Mode: sidecar.Client, Target: "127.0.0.1:1", WorkloadAPIAddr: absent.Addr()})
+		check(t, r.stop(t))
+		var said []string
+		for _, rec := range r.log.records {
+			if rec["level"] == "INFO" {
+				said = append(said, rec["msg"].(string))
+			}
+		}
+		if diff := cmp.Diff([]string{"listening", "shutting down", "stopped"}, said); diff != "" {
+			t.Fatal(diff)
+		}
+	}
 }

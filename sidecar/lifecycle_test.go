@@ -3,6 +3,7 @@ package sidecar_test
 import (
 	"crypto/tls"
 	"io"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -127,6 +128,7 @@ func TestHandshakeWithGarbage(t *testing.T) {
 	_, err := io.WriteString(c, "GET / HTTP/1.0\r\n\r\n")
 	check(t, err)
 	io.Copy(io.Discard, c)
+	c.Close() // else it is waited for, so that it can read why
 	r.log.want(map[string]any{"cause": "handshake failed", "error": "~first record does not look like a TLS handshake"})
 }
 
@@ -138,4 +140,35 @@ func TestTLS11IsRefused(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "protocol version") {
 		t.Errorf("%v", err)
 	}
+}
+
+// A handshake that fails is answered with an alert and an end in order: a reset,
+// because of input that nobody read, could overtake the alert.
+func TestAlertIsNotOvertaken(t *testing.T) {
+	ca := testca.New(t, "one.test")
+	r := start(t, sidecar.Config{Mode: sidecar.Server, Target: backend(t, echo), AllowAll: true,
+		WorkloadAPIAddr: agent(t, ca.SVID(t, dbID), ca.Bundle()).Addr()})
+	conn := dial(t, r.addr)
+	hasty := &hastyConn{Conn: conn, more: make([]byte, 32<<10)}
+	err := tls.Client(hasty, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}).Handshake()
+	if err == nil || !strings.Contains(err.Error(), "protocol version") {
+		t.Errorf("the client saw %v, want an alert", err)
+	}
+	if _, err := io.ReadAll(conn); err != nil {
+		t.Errorf("after the alert came %v", err)
+	}
+	conn.Close()
+	r.log.want(map[string]any{"cause": "handshake failed"})
+}
+
+// hastyConn sends more along with the first write.
+type hastyConn struct {
+	net.Conn
+	more []byte
+}
+
+func (c *hastyConn) Write(b []byte) (int, error) {
+	_, err := c.Conn.Write(append(b[:len(b):len(b)], c.more...))
+	c.more = nil
+	return len(b), err
 }

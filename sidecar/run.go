@@ -133,14 +133,19 @@ func (s *sidecar) run(ctx context.Context) error {
 	s.cfg.Log.Info("listening", "mode", string(s.cfg.Mode), "address", addrs.Listen.String(), "target", s.cfg.Target,
 		"workload_api", s.client.Addr().String())
 	s.health.Listening()
-	defer context.AfterFunc(ctx, func() {
+	announced := make(chan struct{})
+	withdraw := context.AfterFunc(ctx, func() {
+		defer close(announced)
 		s.health.Stopping()
 		s.cfg.Log.Info("shutting down", "connections", s.loop.Open(), "timeout", s.cfg.ShutdownTimeout)
-	})()
+	})
 	if s.cfg.Ready != nil {
 		s.cfg.Ready(addrs)
 	}
 	err := s.loop.Run(ctx)
+	if !withdraw() {
+		<-announced
+	}
 	s.health.Stopping()
 	s.cfg.Log.Info("stopped")
 	return err

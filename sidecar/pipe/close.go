@@ -107,7 +107,7 @@ func (s *Socket) awaitGone() error {
 // stopAwaiting ends awaitGone, also one that has yet to begin.
 func (s *Socket) stopAwaiting() { s.SetReadDeadline(time.Unix(1, 0)) }
 
-// CloseRefused ends a connection whose handshake was refused, with the alert
+// CloseRefused ends a connection whose handshake failed, once the alert is
 // written: were it closed at once while input is unread, the kernel would send a
 // reset that may overtake the alert.
 func (s *Socket) CloseRefused() {

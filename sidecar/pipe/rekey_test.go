@@ -34,7 +34,7 @@ func TestKeyUpdatesUnderLoad(t *testing.T) {
 func TestKeyUpdateFloodIsBounded(t *testing.T) {
 	near, r := newRekeyRig(t)
 	go io.Copy(io.Discard, r.far)
-	raw(r.near.(*tls.Conn)).SetReadBuffer(1) // the least there is
+	raw(r.near).SetReadBuffer(1) // the least there is
 	r.far.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
 	_, err := r.far.Write(make([]byte, 64<<20))
 	if err == nil {

@@ -70,9 +70,10 @@ func Handshake(ctx context.Context, sock *pipe.Socket, conn *tls.Conn, p policy.
 	if refusal, ok := errors.AsType[*mtls.RefusedError](err); ok && refusal.ID == rec.Peer {
 		rec.PeerClaimed = false // verified, and refused for what it is
 	}
-	if rec.Cause == record.Refused {
+	switch rec.Cause {
+	case record.Refused, record.HandshakeFailed: // with an alert, most likely
 		sock.CloseRefused()
-	} else {
+	default:
 		sock.Close()
 	}
 	return false
