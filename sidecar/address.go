@@ -45,7 +45,7 @@ func parseEndpoint(flag, s string) (endpoint, error) {
 	}
 	// A service name is for the resolver to judge.
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil && strings.Trim(port, "+-.0123456789") == "" {
-		return endpoint{}, fmt.Errorf("%s %s: %q is not a port", flag, s, port)
+		return endpoint{}, fmt.Errorf("%s %s: %q is not a port: give a number up to 65535", flag, s, port)
 	}
 	return endpoint{"tcp", s}, nil
 }

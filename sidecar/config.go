@@ -134,19 +134,20 @@ func (c Config) validateStatus() error {
 }
 
 func (c Config) validateIdentity() error {
+	var errs []error
+	if !c.SPIFFEID.IsZero() && c.SPIFFEID.Path() == "" {
+		errs = append(errs, fmt.Errorf("--spiffe-id %s: names a trust domain, not a workload: add its path", c.SPIFFEID))
+	}
 	_, err := workload.ParseAddr(c.WorkloadAPIAddr)
 	switch {
 	case errors.Is(err, workload.ErrNoAddr):
-		return fmt.Errorf("no identity source: give --use-workload-api-addr, or set %s and give --use-workload-api", workload.AddrEnv)
+		errs = append(errs, fmt.Errorf("no identity source: give --use-workload-api-addr, or set %s and give --use-workload-api", workload.AddrEnv))
 	case err != nil && c.WorkloadAPIAddr != "":
-		return fmt.Errorf("--use-workload-api-addr: %w", err)
+		errs = append(errs, fmt.Errorf("--use-workload-api-addr: %w", err))
 	case err != nil:
-		return fmt.Errorf("%s: %w", workload.AddrEnv, err)
+		errs = append(errs, fmt.Errorf("%s: %w", workload.AddrEnv, err))
 	}
-	if !c.SPIFFEID.IsZero() && c.SPIFFEID.Path() == "" {
-		return fmt.Errorf("--spiffe-id %s: names a trust domain, not a workload: add its path", c.SPIFFEID)
-	}
-	return nil
+	return errors.Join(errs...)
 }
 
 func (c Config) validateServer() error {

@@ -93,6 +93,11 @@ func TestValidate(t *testing.T) {
 		if n := strings.Count(err.Error(), "\n"); n != 3 {
 			t.Errorf("%d lines: %v", n+1, err)
 		}
+		cfg := client()
+		cfg.WorkloadAPIAddr, cfg.SPIFFEID, cfg.VerifyURIs = "x", spiffeid.RequireFromString("spiffe://td"), []string{"a*", "", "b"}
+		if err := cfg.Validate(); strings.Count(err.Error(), "\n") != 3 {
+			t.Errorf("not 4 lines: %v", err)
+		}
 	})
 }
 

@@ -17,7 +17,7 @@ type pattern struct {
 }
 
 var (
-	errEmpty      = errors.New("empty pattern")
+	errEmpty      = errors.New("empty pattern: give one such as spiffe://TRUST-DOMAIN/**")
 	errStar       = errors.New("* must be a whole segment between slashes")
 	errDoubleStar = errors.New("** must be the last segment")
 )

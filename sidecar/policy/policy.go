@@ -4,6 +4,7 @@
 package policy
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -59,15 +60,19 @@ type Patterns struct {
 }
 
 // Compile returns the policy of patterns, which flag introduces in messages.
-// The error names flag and the pattern.
+// The error has a line for each pattern that is none, with flag's name.
 func Compile(flag string, patterns []string) (*Patterns, error) {
 	p := &Patterns{flag: flag}
+	var errs []error
 	for _, s := range patterns {
 		compiled, err := parsePattern(s)
 		if err != nil {
-			return nil, fmt.Errorf("%s %q: %w", flag, s, err)
+			errs = append(errs, fmt.Errorf("%s %q: %w", flag, s, err))
 		}
 		p.patterns = append(p.patterns, compiled)
+	}
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
 	}
 	return p, nil
 }
