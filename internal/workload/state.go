@@ -1,7 +1,6 @@
 package workload
 
 import (
-	"context"
 	"sync"
 	"time"
 
@@ -23,14 +22,6 @@ type State struct {
 	// Err is why there is no stream, or why the last answer was discarded; nil
 	// while all is well and before the first try has ended.
 	Err error
-}
-
-// Age is the time since the last good answer; zero before the first one.
-func (s State) Age(now time.Time) time.Duration {
-	if s.Updated.IsZero() {
-		return 0
-	}
-	return now.Sub(s.Updated)
 }
 
 // Denied reports whether the Workload API last said that this workload has no
@@ -69,30 +60,3 @@ func (c *Client) State() State {
 // Observe returns the current state and a channel that is closed when it has
 // been replaced, so that no last change can be missed.
 func (c *Client) Observe() (State, <-chan struct{}) { return c.hub.observe() }
-
-// Watch calls update with the context held now, if any, and with each later one;
-// those that come while update runs are folded into the latest. It waits while
-// nothing is held yet, and keeps quiet while the Workload API is away. It
-// returns update's error, ctx's, or a PermissionDenied status once the Workload
-// API says that this workload has no identity.
-func (c *Client) Watch(ctx context.Context, update func(*X509Context) error) error {
-	var seen uint64
-	for {
-		s, changed := c.hub.observe()
-		if s.Denied() {
-			return s.Err
-		}
-		if s.Context != nil && s.Version != seen {
-			seen = s.Version
-			if err := update(s.Context); err != nil {
-				return err
-			}
-			continue
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 )
@@ -51,30 +50,4 @@ func offered(c *X509Context) string {
 		ids = append(ids, svid.ID.String())
 	}
 	return strings.Join(ids, ", ")
-}
-
-// Source is a Client's SVID of one SPIFFE ID and its bundles, always the latest.
-type Source struct {
-	client *Client
-	id     spiffeid.ID
-}
-
-// Source returns the source for id; the zero ID means the first SVID offered.
-func (c *Client) Source(id spiffeid.ID) *Source { return &Source{client: c, id: id} }
-
-// SVID returns the SVID held now. It does not wait.
-func (s *Source) SVID() (*x509svid.SVID, error) {
-	return s.client.State().Select(s.id, s.client.now())
-}
-
-// Bundle returns the bundle of td, and an error if none is held.
-func (s *Source) Bundle(td spiffeid.TrustDomain) (*x509bundle.Bundle, error) {
-	state := s.client.State()
-	if state.Context == nil {
-		return nil, ErrNoIdentity
-	}
-	if bundle, ok := state.Context.Bundles[td]; ok {
-		return bundle, nil
-	}
-	return nil, fmt.Errorf("no bundle of trust domain %s", td)
 }
