@@ -46,7 +46,7 @@ func WriteFile(path string, data []byte, perm fs.FileMode) (err error) {
 	if err := os.Rename(f.Name(), path); err != nil {
 		return err
 	}
-	return syncDir(dir)
+	return SyncDir(dir)
 }
 
 // tempName returns what the names of the temporary files for path begin and end with.
@@ -82,7 +82,8 @@ func cleanUp(f *os.File) error {
 	return nil
 }
 
-func syncDir(path string) error {
+// SyncDir makes durable which files the directory path has, under which names.
+func SyncDir(path string) error {
 	dir, err := os.Open(path)
 	if err != nil {
 		return err
@@ -90,9 +91,10 @@ func syncDir(path string) error {
 	return errors.Join(dir.Sync(), dir.Close())
 }
 
-// MkdirPrivate makes the directory path for this user alone; parents that are
-// missing, for everyone to pass through. One that exists must be a directory of this user's (or root's) that nobody
-// else may write to; a mode that lets others read is tightened to 0700.
+// MkdirPrivate makes the directory path, mode 0700; parents that are missing, for
+// everyone to pass through. One that exists must be this user's or root's, and
+// nobody else may write to it. Its mode stays as it is, since it may be one that
+// others need, such as /var/lib: the files in it must be private themselves.
 func MkdirPrivate(path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
@@ -104,14 +106,14 @@ func MkdirPrivate(path string) error {
 	if err := unix.Stat(path, &st); err != nil {
 		return &fs.PathError{Op: "stat", Path: path, Err: err}
 	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return fmt.Errorf("%s is not a directory: remove it or choose another path", path)
+	}
 	if uid := os.Geteuid(); int(st.Uid) != uid && st.Uid != 0 {
 		return fmt.Errorf("directory %s belongs to uid %d, not to this user (%d): it would hold private keys; choose another or change its owner", path, st.Uid, uid)
 	}
 	if st.Mode&0o022 != 0 {
 		return fmt.Errorf("directory %s (mode %04o) can be written to by other users: it would hold private keys; run: chmod 700 %s", path, st.Mode&0o7777, path)
 	}
-	if st.Mode&0o077 == 0 {
-		return nil
-	}
-	return os.Chmod(path, 0o700)
+	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -96,16 +95,25 @@ func TestMkdirPrivate(t *testing.T) {
 	if info, err := os.Stat(filepath.Dir(dir)); err != nil || info.Mode().Perm()&0o055 != 0o055 {
 		t.Errorf("parent has mode %v, %v: others' sockets below it can't be reached", info.Mode(), err)
 	}
-	for _, mode := range []fs.FileMode{0o700, 0o755} {
-		if err := os.Chmod(dir, mode); err != nil {
-			t.Fatal(err)
-		}
-		if err := durable.MkdirPrivate(dir); err != nil {
-			t.Fatal(err)
-		}
-		if info, _ := os.Stat(dir); info.Mode().Perm() != 0o700 {
-			t.Errorf("mode %v after %v, want 0700", info.Mode(), mode)
-		}
+	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("mode %v, %v; want 0700", info.Mode(), err)
+	}
+	// One that was there may be in use by others.
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := durable.MkdirPrivate(dir); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o755 {
+		t.Errorf("mode %v, %v; want it left at 0755", info.Mode(), err)
+	}
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := durable.MkdirPrivate(file); err == nil || !strings.Contains(err.Error(), "not a directory") {
+		t.Errorf("a file in the way: %v", err)
 	}
 	if err := os.Chmod(dir, 0o777); err != nil {
 		t.Fatal(err)

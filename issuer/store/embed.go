@@ -12,6 +12,8 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
+
+	"github.com/lanyard-mtls/lanyard/internal/durable"
 )
 
 const (
@@ -107,7 +109,7 @@ func (s *Store) bootstrap(ctx context.Context) error {
 	if err := os.Rename(fresh, live); err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
-	return syncDir(s.cfg.Dir)
+	return durable.SyncDir(s.cfg.Dir)
 }
 
 // run starts an etcd in dir and waits until it is ready.
@@ -231,14 +233,6 @@ func syncTree(dir string) error {
 		if err != nil || !d.IsDir() {
 			return err
 		}
-		return syncDir(path)
+		return durable.SyncDir(path)
 	})
-}
-
-func syncDir(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }

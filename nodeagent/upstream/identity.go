@@ -17,6 +17,8 @@ import (
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+
+	"github.com/lanyard-mtls/lanyard/internal/durable"
 )
 
 // identity is the agent's own key, SVID and bundle, in memory as on disk: each
@@ -35,8 +37,14 @@ type identity struct {
 	pending  string // slot of a renewal under way
 }
 
-// openIdentity reads the state files in dir.
+// openIdentity reads the state files in dir, and removes what an agent that was
+// killed left of writing them.
 func openIdentity(dir string, td spiffeid.TrustDomain) (*identity, error) {
+	for _, name := range []string{dataFile, keysFile} {
+		if err := durable.Sweep(filepath.Join(dir, name)); err != nil {
+			return nil, err
+		}
+	}
 	d, err := load(dir, dataFile, decodeData)
 	if err != nil {
 		return nil, err

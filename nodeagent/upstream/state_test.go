@@ -90,6 +90,24 @@ func write(t *testing.T, dir, name string, content []byte) {
 	}
 }
 
+// Killed while writing, an agent leaves temporary files with its key.
+func TestLeftoversOfAKillAreRemoved(t *testing.T) {
+	dir := t.TempDir()
+	d, k := sampleState(t, "example.org")
+	for name, content := range map[string][]byte{dataFile: d, keysFile: k, ".keys.json.123.tmp": k[:20], ".agent-data.json.9.tmp": d} {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := openIdentity(dir, spiffeid.RequireTrustDomainFromString("example.org")); err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(dir, ".*.tmp"))
+	if err != nil || len(files) > 0 {
+		t.Errorf("left %v, %v", files, err)
+	}
+}
+
 func TestUnreadableStateIsNotAbsent(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.Mkdir(filepath.Join(dir, dataFile), 0o700); err != nil {
