@@ -56,6 +56,7 @@ This is for one machine, to try and to develop: run "lanyard issuer run" and "la
 	cmd.Flags().StringVar(&td, "trustDomain", td, "`NAME` of the trust domain")
 	cmd.Flags().IntVar(&u.port, "serverPort", cli.DefaultPort, "TCP `PORT` of the issuer on 127.0.0.1; 0 for any that is free")
 	logs.Add(cmd.Flags())
+	cmd.Flags().Lookup("logFile").Usage = "`FILE` to append the log to (default standard error)"
 	cmd.RunE = func(*cobra.Command, []string) (err error) {
 		if u.td, err = spiffeid.TrustDomainFromString(td); err != nil {
 			return cli.Usagef("-trustDomain %q: %v", td, err)
