@@ -32,7 +32,11 @@ func TestFailingPartEndsRun(t *testing.T) {
 	cfg := Config{TrustDomain: td, DataDir: dir, SocketPath: filepath.Join(dir, "api.sock")}.withDefaults()
 	closed := make(chan error, 1)
 	cfg.Ready = func(Addrs) { closed <- st.Close() }
-	err = runOn(t.Context(), cfg, st, keys)
+	tcp, local, err := listen(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = runOn(t.Context(), cfg, listeners{tcp, local}, st, keys)
 	if !errors.Is(err, store.ErrClosed) || strings.Count(err.Error(), "registry") != 1 {
 		t.Errorf("runOn = %v, want once that the registry's store is closed", err)
 	}

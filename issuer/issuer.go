@@ -28,11 +28,11 @@ import (
 // of it fails, and returns why. Calls in progress get 10 s to end.
 //
 // The order is that of need. The data directory is locked before anything in it
-// is read. Records come before the index over them, and that before the
-// authorities, which publish through both. The first authority exists before
-// anyone can ask for a bundle, so no bundle is ever empty. Both listeners are
-// bound before either serves, so that a port in use starts nothing. Stopping is
-// the reverse.
+// is read. Both listeners are bound before anything is written, so that a port
+// in use leaves no trace; who connects waits until they serve. Records come
+// before the index over them, and that before the authorities, which publish
+// through both. The first authority exists before anyone can ask for a bundle,
+// so no bundle is ever empty. Stopping is the reverse.
 func Run(ctx context.Context, cfg Config) (err error) {
 	if err := cfg.Validate(); err != nil {
 		return err
@@ -52,6 +52,13 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
+	tcp, local, err := listen(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	// Once they serve, the servers close them, and this does nothing.
+	defer tcp.Close()
+	defer local.Close()
 	st, err := store.Open(ctx, store.Config{Dir: cfg.storeDir(), TrustDomain: cfg.TrustDomain, Log: cfg.Log})
 	if err != nil {
 		if ctx.Err() != nil {
@@ -60,12 +67,12 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
-	return runOn(ctx, cfg, st, keys)
+	return runOn(ctx, cfg, listeners{tcp, local}, st, keys)
 }
 
 // runOn runs what is above the store. The parts below the listeners outlive
 // ctx, so that calls in progress can end.
-func runOn(ctx context.Context, cfg Config, st *store.Store, keys ca.Keys) error {
+func runOn(ctx context.Context, cfg Config, on listeners, st *store.Store, keys ca.Keys) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	fail := func(err error) { cancel(&partError{err}) }
@@ -96,10 +103,6 @@ func runOn(ctx context.Context, cfg Config, st *store.Store, keys ca.Keys) error
 		}
 		return err
 	}
-	tcp, local, err := listen(ctx, cfg)
-	if err != nil {
-		return err
-	}
 	below.run("authority", authority.Run)
 	server := serverapi.New(serverapi.Deps{
 		TrustDomain: cfg.TrustDomain,
@@ -112,12 +115,12 @@ func runOn(ctx context.Context, cfg Config, st *store.Store, keys ca.Keys) error
 	})
 	var serving sync.WaitGroup
 	serving.Go(func() {
-		if err := server.Serve(ctx, tcp, local); err != nil {
+		if err := server.Serve(ctx, on.tcp, on.local); err != nil {
 			fail(err)
 		}
 	})
 	// What is bound queues connections: to serve is a matter of scheduling now.
-	cfg.Ready(Addrs{TCP: tcp.Addr(), Socket: cfg.SocketPath})
+	cfg.Ready(Addrs{TCP: on.tcp.Addr(), Socket: cfg.SocketPath})
 	<-ctx.Done()
 	serving.Wait()
 	return outcome(ctx)
@@ -150,6 +153,9 @@ func (j journal) UpdateCA(ctx context.Context, change func(*store.CAState) error
 	}
 	return rev, j.registry.Wait(ctx, rev)
 }
+
+// listeners are bound: connections queue up on them.
+type listeners struct{ tcp, local net.Listener }
 
 // listen binds both listeners or none.
 func listen(ctx context.Context, cfg Config) (tcp, local net.Listener, err error) {

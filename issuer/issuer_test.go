@@ -102,6 +102,9 @@ func TestPortInUse(t *testing.T) {
 	if _, err := os.Stat(cfg.SocketPath); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the admin socket was made all the same: %v", err)
 	}
+	if _, err := os.Stat(filepath.Join(cfg.DataDir, "store")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a store was made all the same: %v", err)
+	}
 }
 
 func TestDataDirInUse(t *testing.T) {
