@@ -19,8 +19,9 @@ type address struct {
 // parseAddress reads HOST:PORT, [IPv6]:PORT and unix:/PATH.
 func parseAddress(s string) (address, error) {
 	if path, ok := strings.CutPrefix(s, "unix:"); ok {
-		// unix:///path is the same, as a URI.
-		path = strings.Replace(path, "///", "/", 1)
+		if uri, ok := strings.CutPrefix(path, "//"); ok && strings.HasPrefix(uri, "/") {
+			path = uri // unix:///path is the same, as a URI
+		}
 		return address{Path: path}, checkSocketPath(path)
 	}
 	host, port, err := net.SplitHostPort(s)

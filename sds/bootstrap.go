@@ -225,6 +225,8 @@ func checkSocketPath(path string) error {
 		return checkText(path)
 	case !filepath.IsAbs(path):
 		return fmt.Errorf("%q: give an absolute path", path)
+	case strings.HasSuffix(path, "/"):
+		return fmt.Errorf("%q is a directory: give the path of a socket", path)
 	case len(path) > 107: // sockaddr_un, unix(7)
 		return fmt.Errorf("%q is %d bytes long, the kernel takes at most 107", abbreviate(path), len(path))
 	}

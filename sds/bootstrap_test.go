@@ -109,14 +109,14 @@ func TestBootstrapErrors(t *testing.T) {
 // FuzzBootstrap puts a string into every place that takes one: either it is
 // refused, or it comes out of the YAML as it went in.
 func FuzzBootstrap(f *testing.F) {
-	for _, s := range []string{"a", `"`, `\`, "'#: {}[]", "*a &b !c", "{{.}}", "a\u2028b", "%", "ü", "0x1", "~"} {
+	for _, s := range []string{"a", `"`, `\`, "'#: {}[]", "*a &b !c", "{{.}}", "a\u2028b", "%", "ü", "0x1", "~", "//", "//x", "x///y", "x/"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		var out bytes.Buffer
 		err := Bootstrap(&out, BootstrapOptions{
 			NodeID: "n" + s, Cluster: "c" + s, SVIDName: "s" + s, BundleName: "b" + s, SDSSocket: "/" + s,
-			Inbound: &Leg{Listen: "127.0.0.1:1", Target: "unix:/" + s, TrustDomain: spiffeid.RequireTrustDomainFromString("one.test")},
+			Inbound: &Leg{Listen: "127.0.0.1:1", Target: "unix:///" + s, TrustDomain: spiffeid.RequireTrustDomainFromString("one.test")},
 		})
 		if err != nil {
 			return
