@@ -27,7 +27,7 @@ build: ## static binaries into bin/
 	@mkdir -p bin
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o bin/ ./cmd/...
 
-bench: build ## the sidecar pair beside its peers, as ratios in one run
+bench: build ## CPU per operation of a pair of sidecars beside its peers from $$LANYARD_PEERS, in one run
 	LANYARD_BIN=$(CURDIR)/bin $(GO) test -run '^$$' -bench . -benchtime 3s -timeout 20m ./bench
 
 interop: build ## the tests with the real binaries in $$LANYARD_PEERS; fails where one is missing
