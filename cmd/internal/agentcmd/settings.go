@@ -11,6 +11,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"github.com/lanyard-mtls/lanyard/cmd/internal/conffile"
 	"github.com/lanyard-mtls/lanyard/internal/cli"
 	"github.com/lanyard-mtls/lanyard/internal/hclconf"
 	"github.com/lanyard-mtls/lanyard/internal/telemetry"
@@ -30,7 +31,8 @@ func (f *flags) settings(env *cli.Env) (settings, error) {
 	if err := f.logs.Check(); err != nil {
 		return settings{}, err
 	}
-	conf, content, err := f.read(env)
+	var content file
+	conf, err := conffile.Source{Named: f.config, SPIRE: spireConfig, ExpandEnv: f.expandEnv}.Read(env, &content)
 	if err != nil {
 		return settings{}, err
 	}
@@ -76,30 +78,6 @@ func (b *agentBlock) settings() settings {
 		s.sds = sds.Options{SVIDName: b.SDS.SVIDName, BundleName: b.SDS.BundleName, AllBundlesName: b.SDS.AllBundlesName, DisableSPIFFECertValidation: b.SDS.PlainCA}
 	}
 	return s
-}
-
-// read reads the file, if one is named or, under SPIRE's name, expected. conf is nil without one.
-func (f *flags) read(env *cli.Env) (conf *hclconf.File, content file, err error) {
-	path := f.config
-	if path == "" && env.Dialect.SPIRE() {
-		path = spireConfig
-	}
-	if path == "" {
-		return nil, content, nil
-	}
-	var expand func(string) string
-	if f.expandEnv {
-		expand = env.Getenv
-	}
-	conf, err = hclconf.Read(path, expand)
-	switch {
-	case err != nil && f.config == "":
-		return nil, content, cli.Hint(err, "name the file with -config")
-	case err != nil:
-		return nil, content, err
-	}
-	conf.Decode(&content)
-	return conf, content, nil
 }
 
 // fill puts defaults where neither flags nor file say anything. Trust domain and issuer have one only where there is no
