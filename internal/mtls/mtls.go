@@ -127,7 +127,7 @@ func Client(src Source, auth Authorize, opt Options) *tls.Config {
 	cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		svid, err := src.SVID()
 		if err != nil {
-			return &tls.Certificate{}, nil //nolint:nilerr // none to present; the server decides
+			return &tls.Certificate{}, nil // none to present; the server decides
 		}
 		cert := certificate(svid)
 		return &cert, nil

@@ -4,7 +4,7 @@ import (
 	"crypto"
 	"crypto/fips140"
 	"crypto/rand"
-	"crypto/sha1" //nolint:gosec // an identifier (RFC 5280, section 4.2.1.2), not a signature
+	"crypto/sha1" // an identifier (RFC 5280, section 4.2.1.2), not a signature
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -124,7 +124,7 @@ func keyID(pub crypto.PublicKey) ([]byte, error) {
 		sum := sha256.Sum256(spki.Bits.Bytes)
 		return sum[:20], nil
 	}
-	sum := sha1.Sum(spki.Bits.Bytes) //nolint:gosec // see the import
+	sum := sha1.Sum(spki.Bits.Bytes)
 	return sum[:], nil
 }
 
