@@ -23,7 +23,7 @@ type SidecarSpec struct {
 	Mode           string // server or client
 	Listen         string // a free address if empty
 	Target         string
-	WorkloadAPI    string
+	WorkloadAPI    string   // where the identity comes from, unless Args say so
 	Args           []string // rules and the rest
 	NotReadyIsFine bool     // do not wait until it has an identity
 }
@@ -32,9 +32,11 @@ type SidecarSpec struct {
 func (s *Stage) Sidecar(spec SidecarSpec) *Sidecar {
 	s.Helper()
 	side := &Sidecar{Listen: cmp.Or(spec.Listen, s.Addr()), Status: s.Addr()}
-	args := append([]string{spec.Mode, "--listen", side.Listen, "--target", spec.Target,
-		"--use-workload-api-addr", spec.WorkloadAPI, "--status", "http://" + side.Status}, spec.Args...)
-	side.Process = s.Start(spec.Name, spec.Binary, args...)
+	args := []string{spec.Mode, "--listen", side.Listen, "--target", spec.Target, "--status", "http://" + side.Status}
+	if spec.WorkloadAPI != "" {
+		args = append(args, "--use-workload-api-addr", spec.WorkloadAPI)
+	}
+	side.Process = s.Start(spec.Name, spec.Binary, append(args, spec.Args...)...)
 	ready := answers("http://" + side.Status + "/_status")
 	if spec.NotReadyIsFine {
 		ready = accepts(side.Listen)
