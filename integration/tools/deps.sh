@@ -1,8 +1,9 @@
 #!/bin/sh
 # deps.sh NAME... puts what the tests and the demo use besides Go into .tools/, or installs it with apt-get
-# where root and apt-get are there. Names: gcc curl envoy python. It prints each thing it installs, does
-# nothing where it is there already, and never fails: what can't be had is printed as `SKIP name: reason`, and
-# appended to the file $LANYARD_SKIPS names.
+# where root and apt-get are there. Names: gcc curl envoy python, and programs: what the sidecars are tested with,
+# each by its own name too (redis postgres nginx wrk rsync nc). It prints each thing it installs, does nothing where
+# it is there already, and never fails: what can't be had is printed as `SKIP name: reason`, and appended to the file
+# $LANYARD_SKIPS names. No service is started.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 tools=$(cd "$here/../.." && pwd)/.tools
@@ -34,7 +35,18 @@ debian() {
 	return 1
 }
 
+# apt_install keeps packages from starting what they bring: tests start it themselves, on addresses of their own.
 apt_install() {
+	policy=/usr/sbin/policy-rc.d
+	[ -e $policy ] && policy=
+	if [ -n "$policy" ]; then printf '#!/bin/sh\nexit 101\n' >$policy && chmod 755 $policy; fi
+	status=0
+	apt_quiet "$@" || status=$?
+	if [ -n "$policy" ]; then rm -f "$policy"; fi
+	return $status
+}
+
+apt_quiet() {
 	DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends "$@" \
 		>"$log" 2>&1 </dev/null
 }
@@ -98,15 +110,32 @@ python() {
 	fi
 }
 
-for name in "$@"; do
-	case $name in
+# postgres is not on PATH: Debian keeps several versions apart.
+postgres() {
+	for found in /usr/lib/postgresql/*/bin/initdb; do
+		if [ -x "$found" ]; then return 0; fi
+	done
+	debian postgresql || skip postgres "$why"
+}
+
+install() {
+	case $1 in
 	gcc) binary gcc gcc libc6-dev ;;
 	curl) binary curl curl ca-certificates ;;
 	envoy) envoy ;;
 	python) python ;;
+	redis) binary redis-server redis-server redis-tools ;;
+	postgres) postgres ;;
+	nginx) binary nginx nginx-light ;;
+	wrk) binary wrk wrk ;;
+	rsync) binary rsync rsync ;;
+	nc) binary nc netcat-openbsd ;;
+	programs) for one in redis postgres nginx wrk rsync nc; do install $one; done ;;
 	*)
-		printf 'deps.sh: unknown name %s: one of gcc, curl, envoy, python\n' "$name" >&2
+		printf 'deps.sh: unknown name %s: one of gcc, curl, envoy, python, programs, redis, postgres, nginx, wrk, rsync, nc\n' "$1" >&2
 		exit 2
 		;;
 	esac
-done
+}
+
+for name in "$@"; do install "$name"; done

@@ -8,7 +8,7 @@ export LANYARD_SKIPS
 : >"$LANYARD_SKIPS"
 trap 'rm -f "$LANYARD_SKIPS"' EXIT INT TERM
 
-integration/tools/deps.sh gcc curl envoy python
+integration/tools/deps.sh gcc curl envoy python programs
 lint=0
 integration/tools/lint.sh || lint=1
 make -s build
