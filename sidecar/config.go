@@ -164,7 +164,7 @@ func (c Config) validateServer() error {
 	if c.Target != "" && !c.UnsafeTarget && !isLocal(c.Target) {
 		errs = append(errs, fmt.Errorf("--target %s: plaintext would leave this machine: use %s, or add --unsafe-target", c.Target, localForms))
 	}
-	_, err := policy.Compile("--allow-uri", c.AllowURIs)
+	_, err := policy.CompilePatterns("--allow-uri", c.AllowURIs)
 	return errors.Join(append(errs, err)...)
 }
 
@@ -179,6 +179,6 @@ func (c Config) validateClient() error {
 	if c.Listen != "" && !c.UnsafeListen && !isLocal(c.Listen) {
 		errs = append(errs, fmt.Errorf("--listen %s: others could use this identity: use %s, or add --unsafe-listen", c.Listen, localForms))
 	}
-	_, err := policy.Compile("--verify-uri", c.VerifyURIs)
+	_, err := policy.CompilePatterns("--verify-uri", c.VerifyURIs)
 	return errors.Join(append(errs, err)...)
 }

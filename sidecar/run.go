@@ -87,11 +87,11 @@ func (c Config) policy() (policy.Policy, error) {
 	case c.Mode == Server && c.AllowAll:
 		return policy.AllowAll("--allow-all"), nil
 	case c.Mode == Server:
-		return policy.Compile("--allow-uri", c.AllowURIs)
+		return policy.CompilePatterns("--allow-uri", c.AllowURIs)
 	case len(c.VerifyURIs) == 0:
 		return policy.OwnTrustDomain("--verify-uri"), nil
 	default:
-		return policy.Compile("--verify-uri", c.VerifyURIs)
+		return policy.CompilePatterns("--verify-uri", c.VerifyURIs)
 	}
 }
 

@@ -57,7 +57,7 @@ func TestPatternErrors(t *testing.T) {
 		if _, err := parsePattern(s); err != want {
 			t.Errorf("%q: %v, want %v", s, err, want)
 		}
-		if _, err := Compile("--allow-uri", []string{s}); err == nil || !strings.Contains(err.Error(), "--allow-uri") {
+		if _, err := CompilePatterns("--allow-uri", []string{s}); err == nil || !strings.Contains(err.Error(), "--allow-uri") {
 			t.Errorf("%q: %v", s, err)
 		}
 	}
@@ -65,7 +65,7 @@ func TestPatternErrors(t *testing.T) {
 
 func TestDecisionsNameTheRule(t *testing.T) {
 	compile := func(patterns ...string) Policy {
-		p, err := Compile("--allow-uri", patterns)
+		p, err := CompilePatterns("--allow-uri", patterns)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -85,12 +85,12 @@ func TestDecisionsNameTheRule(t *testing.T) {
 		"none":        {compile(), db, Decision{Reason: "there is no --allow-uri that could match spiffe://one.test/ns/prod/sa/db"}},
 	}
 	for name, tt := range tests {
-		if got := tt.policy.Decide(Request{Own: web, Peer: tt.peer}); got != tt.want {
+		if got := tt.policy.Decide(t.Context(), Request{Own: web, Peer: tt.peer}); got != tt.want {
 			t.Errorf("%s: %+v, want %+v", name, got, tt.want)
 		}
 	}
 	// Without an own identity nobody is of the own trust domain.
-	if OwnTrustDomain("x").Decide(Request{}).Allowed {
+	if OwnTrustDomain("x").Decide(t.Context(), Request{}).Allowed {
 		t.Error("the zero ID was allowed")
 	}
 }

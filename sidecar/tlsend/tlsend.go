@@ -45,7 +45,7 @@ const sessions = 32
 
 func authorize(p policy.Policy, own spiffeid.ID) mtls.Authorize {
 	return func(peer spiffeid.ID) error {
-		if d := p.Decide(policy.Request{Own: own, Peer: peer}); !d.Allowed {
+		if d := p.Decide(context.TODO(), policy.Request{Own: own, Peer: peer}); !d.Allowed {
 			return errors.New(d.Reason)
 		}
 		return nil
@@ -62,7 +62,7 @@ func Handshake(ctx context.Context, sock *pipe.Socket, conn *tls.Conn, p policy.
 	rec.Peer, _ = mtls.PeerID(state)
 	if err == nil {
 		rec.Resumed = state.DidResume
-		rec.Rule = p.Decide(policy.Request{Own: i.ID(), Peer: rec.Peer}).Rule
+		rec.Rule = p.Decide(ctx, policy.Request{Own: i.ID(), Peer: rec.Peer}).Rule
 		return true
 	}
 	rec.End(cause(ctx, err, state))
