@@ -3,33 +3,11 @@
 package record
 
 import (
-	"context"
-	"log/slog"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/lanyard-mtls/lanyard/sidecar/pipe"
-)
-
-// Cause is how a connection ended. The values are stable: people search for them.
-type Cause string
-
-// The causes, in the order of a connection's life.
-const (
-	NoIdentity       Cause = "no identity yet"   // none came within the connect timeout
-	HandshakeTimeout Cause = "handshake timeout" // not done within the connect timeout
-	HandshakeFailed  Cause = "handshake failed"
-	Refused          Cause = "refused"         // by this end's rules
-	RefusedByPeer    Cause = "refused by peer" // by an alert
-	DialTimeout      Cause = "dial timeout"
-	DialFailed       Cause = "dial failed"
-	Closed           Cause = "closed"    // by both ends, in order
-	Reset            Cause = "reset"     // by one end
-	Truncated        Cause = "truncated" // by a TLS peer that sent no close_notify
-	TimedOut         Cause = "timed out" // an end stopped answering the kernel
-	Failed           Cause = "failed"
-	Shutdown         Cause = "shutdown" // cut off when draining took too long
 )
 
 // Direction is which side of it speaks TLS.
@@ -41,7 +19,9 @@ const (
 )
 
 // Record is filled in by whoever handles the connection, and logged once.
+// It is not safe for concurrent use.
 type Record struct {
+	Tunnel    string // empty where there is only one, without a name
 	Direction Direction
 	Client    string // address of the end that connected
 	Target    string // where it is forwarded to, as configured
@@ -51,8 +31,21 @@ type Record struct {
 	Peer spiffeid.ID // zero if it is not known
 	// PeerClaimed is true if Peer is what an unverified certificate says.
 	PeerClaimed bool
+	// PeerSubject is the subject of a peer whose certificate is no SVID. It is
+	// the peer's text, of any length.
+	PeerSubject string
 	Rule        string // what allowed the peer
-	Resumed     bool   // the TLS session was resumed
+
+	TLSVersion string // as crypto/tls names it, such as "TLS 1.3"; empty before the handshake is done, as the next five
+	Group      string // of the key exchange, such as "X25519MLKEM768"
+	Cipher     string // the cipher suite, by its IANA name
+	ALPN       string // the protocol agreed on; empty without ALPN
+	ServerName string // SNI, sent or received; the peer's text in an inbound tunnel
+	Resumed    bool   // the TLS session was resumed
+
+	Handshake time.Duration // of TLS; 0 if there was none, or it was not completed
+	Connect   time.Duration // from Start until both ends were up; 0 if they never were
+	Stopped   time.Time     // when it ended; set by End
 
 	Forwarded int64 // bytes towards the target
 	Returned  int64 // bytes back from it
@@ -61,48 +54,24 @@ type Record struct {
 	Err       error
 }
 
-// End sets the cause and the error, if there is one.
-func (r *Record) End(c Cause, err error) { r.Cause, r.Err = c, err }
+// Connected says that both ends are up from now on.
+func (r *Record) Connected() { r.Connect = max(time.Since(r.Start), 1) }
 
-// Log writes the record to log, once: at level info if both ends got what they
-// wanted, else as a warning.
-func (r *Record) Log(ctx context.Context, log *slog.Logger) {
-	level := slog.LevelWarn
-	if r.Cause == Closed || r.Cause == Reset {
-		level = slog.LevelInfo
-	}
-	attrs := []slog.Attr{
-		slog.String("direction", string(r.Direction)),
-		slog.String("cause", string(r.Cause)),
-		slog.String("client", r.Client),
-		slog.String("target", r.Target),
-		slog.String("spiffe_id", text(r.Own)),
-		slog.String("peer_spiffe_id", text(r.Peer)),
-		slog.String("rule", r.Rule),
-		slog.Int64("forwarded", r.Forwarded),
-		slog.Int64("returned", r.Returned),
-		slog.Duration("duration", time.Since(r.Start)),
-	}
-	if r.PeerClaimed {
-		attrs = append(attrs, slog.Bool("peer_unverified", true))
-	}
-	if r.Resumed {
-		attrs = append(attrs, slog.Bool("resumed", true))
-	}
-	if r.Drained {
-		attrs = append(attrs, slog.Bool("drained", true))
-	}
-	if r.Err != nil {
-		attrs = append(attrs, slog.String("error", r.Err.Error()))
-	}
-	log.LogAttrs(ctx, level, "connection", attrs...)
+// Established reports whether both ends were up.
+func (r *Record) Established() bool { return r.Connect > 0 }
+
+// End sets the cause and the error, if there is one, and the time. The last
+// call counts.
+func (r *Record) End(c Cause, err error) {
+	r.Cause, r.Err, r.Stopped = c, err, time.Now()
 }
 
-func text(id spiffeid.ID) string {
-	if id.IsZero() {
-		return ""
+// Duration is how long the connection lasted, or lasts until now.
+func (r *Record) Duration() time.Duration {
+	if r.Stopped.IsZero() {
+		return time.Since(r.Start)
 	}
-	return id.String()
+	return r.Stopped.Sub(r.Start)
 }
 
 // Piped takes over what the pipe did.
