@@ -30,6 +30,12 @@ const (
 	// Alert: a TLS peer sent an alert other than close_notify, such as a refusal
 	// of our certificate (in TLS 1.3 that comes after our handshake is done).
 	Alert
+	// CloseTimeout: after one direction had ended, no byte came for too long.
+	CloseTimeout
+	// IdleTimeout: no byte came either way for too long.
+	IdleTimeout
+	// MaxAge: it reached the greatest age it was allowed.
+	MaxAge
 	// Aborted: our side ended it, see Result.Err.
 	Aborted
 )
