@@ -163,10 +163,19 @@ func ExitLikeSPIRE(cmd *cobra.Command) *cobra.Command {
 	return cmd
 }
 
+// ExitLikeLanyard takes cmd, and all below it, out of what ExitLikeSPIRE said above it.
+func ExitLikeLanyard(cmd *cobra.Command) *cobra.Command {
+	if cmd.Annotations == nil {
+		cmd.Annotations = map[string]string{}
+	}
+	cmd.Annotations[exitLikeSPIRE] = "lanyard"
+	return cmd
+}
+
 func likeSPIRE(cmd *cobra.Command) bool {
 	for c := cmd; c != nil; c = c.Parent() {
-		if c.Annotations[exitLikeSPIRE] != "" {
-			return true
+		if how := c.Annotations[exitLikeSPIRE]; how != "" {
+			return how == "spire"
 		}
 	}
 	return false

@@ -16,12 +16,15 @@ import (
 // verb) or a mix into the one cobra reads: --name=value, --name. It knows the flags of the verb, so that a value may begin
 // with a dash. What stands after -- is left alone. On error, cmd is the verb as far as it was understood.
 func normalize(env *Env, root *cobra.Command, args []string) (cmd *cobra.Command, out []string, err error) {
-	n := normalizer{env: env, cmd: root, seen: map[*pflag.Flag]bool{}}
+	n := normalizer{env: env, cmd: root, seen: map[string]bool{}}
 	for len(args) > 0 && err == nil {
 		arg := args[0]
 		args = args[1:]
 		switch {
+		case n.kingpin() && strings.HasPrefix(arg, "@"):
+			args, err = n.expand(arg, args)
 		case arg == "--":
+			err = n.afterDashes(args)
 			out = append(append(out, arg), args...)
 			args = nil
 		case len(arg) > 1 && arg[0] == '-':
@@ -33,17 +36,23 @@ func normalize(env *Env, root *cobra.Command, args []string) (cmd *cobra.Command
 			out = append(out, arg)
 		}
 	}
-	if err == nil {
+	switch {
+	case err != nil:
+	case n.version:
+		return n.cmd, []string{"--version"}, nil
+	default:
 		err = n.complete()
 	}
 	return n.cmd, out, err
 }
 
 type normalizer struct {
-	env  *Env
-	cmd  *cobra.Command
-	help bool
-	seen map[*pflag.Flag]bool
+	env      *Env
+	cmd      *cobra.Command
+	help     bool
+	version  bool
+	seen     map[string]bool // flags, by name
+	expanded int // files of arguments read
 }
 
 // word takes an argument that is no flag: a verb, or an argument of one.
@@ -55,13 +64,15 @@ func (n *normalizer) word(arg string) error {
 	for _, c := range n.cmd.Commands() {
 		if c.Name() == arg || c.HasAlias(arg) {
 			n.cmd = c
-			return nil
+			return n.keepsFlags()
 		}
 		if c.IsAvailableCommand() {
 			names = append(names, c.Name())
 		}
 	}
 	switch {
+	case n.kingpin() && n.env.Dialect == Ghostunnel:
+		return kingpinWord(n.cmd, arg)
 	case isNotYet(n.cmd, arg):
 		return Usagef("%s %s: known to SPIRE, not supported yet", n.cmd.CommandPath(), arg)
 	case n.cmd.HasSubCommands():
@@ -79,29 +90,37 @@ func (n *normalizer) word(arg string) error {
 func (n *normalizer) flag(arg string, rest []string) (string, []string, error) {
 	typed, value, hasValue := strings.Cut(arg, "=")
 	name := strings.TrimPrefix(strings.TrimPrefix(typed, "-"), "-")
-	if name == "h" || name == "help" || name == "help-long" {
+	f := n.lookup(name)
+	switch {
+	case f != nil:
+	case name == "h" || name == "help" || name == "help-long":
 		n.help = true
 		return "--help", rest, nil
-	}
-	if name == "version" && n.cmd.Version != "" {
-		n.help = true
+	case name == "version" && (n.cmd.Version != "" || n.kingpin()):
+		n.help, n.version = true, true
 		return "--version", rest, nil
-	}
-	f := n.lookup(name)
-	if f == nil {
+	case n.kingpin() && !hasValue && isBool(n.lookup(strings.TrimPrefix(name, "no-"))):
+		name, value, hasValue = strings.TrimPrefix(name, "no-"), "false", true
+		f = n.lookup(name)
+	default:
 		return "", nil, n.unknownFlag(typed, name)
 	}
 	if gone, ok := f.Value.(*missing); ok {
 		return "", nil, gone.err()
 	}
-	if n.seen[f] && n.env.Dialect == Ghostunnel && !repeatable(f) {
+	if n.seen[f.Name] && n.kingpin() && !repeatable(f) {
 		return "", nil, Usagef("flag '%s' cannot be repeated", f.Name)
 	}
-	n.seen[f] = true
+	n.seen[f.Name] = true
 	switch {
 	case hasValue:
 	case f.NoOptDefVal != "":
 		return "--" + f.Name, rest, nil
+	case n.kingpin():
+		var err error
+		if value, rest, err = n.kingpinValue(typed, rest); err != nil {
+			return "", nil, err
+		}
 	case len(rest) == 0:
 		return "", nil, Usagef("flag %s needs a value", typed)
 	default:
@@ -133,7 +152,7 @@ func (n *normalizer) unknownFlag(typed, name string) error {
 	})
 	dashes := typed[:len(typed)-len(name)]
 	switch near := suggest.Closest(name, names); {
-	case n.env.Dialect == Ghostunnel:
+	case n.env.Dialect == Ghostunnel && len(dashes) == 2:
 		return Usagef("unknown long flag '%s'", typed)
 	case near != "":
 		return Usagef("unknown flag %s of %s; did you mean %s%s?", typed, n.cmd.CommandPath(), dashes, near)
@@ -160,12 +179,16 @@ func (n *normalizer) complete() error {
 }
 
 // flagError words what pflag found wrong with a value.
-func flagError(_ *cobra.Command, err error) error {
+func flagError(cmd *cobra.Command, err error) error {
 	invalid, ok := errors.AsType[*pflag.InvalidValueError](err)
 	if !ok {
 		return Usagef("%v", err)
 	}
 	f := invalid.GetFlag()
+	name := "flag -" + f.Name
+	if cmd.Annotations[kingpin] != "" {
+		name = "--" + f.Name
+	}
 	want := ""
 	switch f.Value.Type() {
 	case "int", "int32", "int64", "uint32":
@@ -175,9 +198,9 @@ func flagError(_ *cobra.Command, err error) error {
 	case "bool":
 		want = "want true or false"
 	default:
-		return Usagef("flag -%s: %v", f.Name, errors.Unwrap(invalid))
+		return Usagef("%s: %v", name, errors.Unwrap(invalid))
 	}
-	return Usagef("flag -%s: %s, got %q", f.Name, want, invalid.GetValue())
+	return Usagef("%s: %s, got %q", name, want, invalid.GetValue())
 }
 
 // Strings is a flag that may be given more than once; unlike pflag's, a comma in its value is a comma.

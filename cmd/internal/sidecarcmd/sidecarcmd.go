@@ -25,12 +25,12 @@ const (
 func Fill(env *cli.Env, cmd *cobra.Command) *cobra.Command {
 	f := &flags{env: env}
 	f.addCommon(cmd.PersistentFlags())
-	cmd.AddCommand(f.server(), f.client())
+	cmd.AddCommand(cli.Kingpin(f.server()), cli.Kingpin(f.client()))
 	cli.NotYetFlags(cmd, "ghostunnel", "keystore", "cert", "key", "storepass", "cacert", "use-workload-api-timeout", "pkcs11-module",
 		"pkcs11-token-label", "pkcs11-pin", "keychain-identity", "keychain-issuer", "timed-reload", "close-timeout", "max-conn-lifetime",
 		"max-concurrent-conns", "metrics-graphite", "metrics-url", "metrics-prefix", "metrics-interval", "enable-pprof", "enable-shutdown",
 		"quiet", "skip-resolve", "syslog", "disable-landlock")
-	return cli.ExitLikeSPIRE(cmd)
+	return cli.ExitLikeSPIRE(cli.Kingpin(cmd))
 }
 
 // flags are those of both verbs, named as ghostunnel names them.
