@@ -137,6 +137,10 @@ func (f *File) block(it item, path string, v reflect.Value) {
 	}
 	for i, index := range s.labels {
 		made.Elem().Field(index).SetString(it.labels[i])
+		if s.quoted {
+			path += fmt.Sprintf(" %q", it.labels[i])
+			continue
+		}
 		path += "." + it.labels[i]
 	}
 	if s.pos >= 0 {
@@ -180,8 +184,11 @@ func (f *File) objectItems(obj *hclsyntax.ObjectConsExpr, path string) []item {
 }
 
 func join(path, name string) string {
-	if path == "" {
+	switch {
+	case path == "":
 		return name
+	case strings.HasSuffix(path, `"`):
+		return path + ": " + name
 	}
 	return path + "." + name
 }

@@ -40,7 +40,8 @@ type located struct {
 
 // Decode reads src strictly into target, a pointer to a struct with tags as gohcl has them (`hcl:"key"`,
 // `hcl:"key,optional"`, `hcl:"key,block"`, `hcl:"key,label"`). file is the name errors begin with. The error joins every
-// fault, a line each.
+// fault, a line each. The dotted path of a key below a labelled block is `tunnel.web.listen`, or `tunnel "web": listen` if
+// the label's tag is `hcl:"name,label,quoted"`.
 func Decode(file string, src []byte, target any) error {
 	f := Parse(file, src)
 	f.Decode(target)
@@ -172,6 +173,9 @@ func lowerFirst(s string) string {
 	}
 	return s
 }
+
+// Name is the name of the file, as errors begin with it.
+func (f *File) Name() string { return f.name }
 
 // Check adds what is wrong with the value of the key with the dotted path, if err is not nil.
 func (f *File) Check(path string, err error) {

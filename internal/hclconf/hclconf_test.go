@@ -173,3 +173,46 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+type tunnels struct {
+	Tunnel []tunnel `hcl:"tunnel,block"`
+}
+
+type tunnel struct {
+	Name    string `hcl:"name,label,quoted"`
+	At      Pos
+	Listen  string   `hcl:"listen"`
+	Bundles []bundle `hcl:"trust_bundle,block"`
+}
+
+type bundle struct {
+	Domain string `hcl:"domain,label,quoted"`
+	File   string `hcl:"file,optional"`
+}
+
+func TestLabelsAreQuotedInPathsThatWantIt(t *testing.T) {
+	const src = `
+tunnel "a" {
+  listen = "x"
+  trust_bundle "example.org" { file = 1.5 }
+}
+tunnel "b.c" {
+  trust_bundle "example.org" { file = "y" }
+  lisen = 1
+}
+tunnel {}
+`
+	f := Parse("f", []byte(src))
+	var got tunnels
+	f.Decode(&got)
+	want := `f:4: tunnel "a": trust_bundle "example.org": file: want text in quotes, got a number
+f:6: tunnel "b.c": listen is missing
+f:8: unknown key "lisen" in tunnel "b.c"; did you mean "listen"?
+f:10: tunnel has 0 names in quotes before its {, want 1`
+	if diff := cmp.Diff(want, f.Err().Error()); diff != "" {
+		t.Error(diff)
+	}
+	if at := f.At(`tunnel "b.c": trust_bundle "example.org": file`); at.Line != 7 || got.Tunnel[1].At.Line != 6 {
+		t.Errorf("%v, %v", at, got.Tunnel[1].At)
+	}
+}

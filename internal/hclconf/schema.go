@@ -31,6 +31,7 @@ var (
 type schema struct {
 	fields  map[string]field
 	labels  []int // struct field indexes, in order
+	quoted  bool  // paths show the labels as written
 	pos     int   // index of a Pos field, or -1
 	notYet  map[string]string
 	accepts []string // names a user may write, sorted
@@ -62,8 +63,9 @@ func schemaOf(t reflect.Type) schema {
 		}
 		name, kind, _ := strings.Cut(tag, ",")
 		switch kind {
-		case "label":
+		case "label", "label,quoted":
 			s.labels = append(s.labels, i)
+			s.quoted = s.quoted || kind != "label"
 			continue
 		case "", "optional", "block":
 			s.fields[name] = field{index: i, block: kind == "block", optional: kind != ""}
