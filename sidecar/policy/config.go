@@ -32,8 +32,9 @@ type Config struct {
 
 	// Direction is Inbound or Outbound; empty is Inbound.
 	Direction string
-	// Wide gives patterns that name no trust domain, such as ** and spiffe://*/web, ghostunnel's meaning: they match those
-	// of every trust domain that there is a bundle of. Otherwise they match the own trust domain's and AllowTrustDomains'.
+	// Wide reads AllowURIs as ghostunnel does: patterns that name no trust domain, such as ** and spiffe://*/web, match the
+	// IDs of every one that there is a bundle of, and patterns that can match nothing are taken. Otherwise such patterns
+	// match the own trust domain alone (others go into AllowTrustDomains), and what can match nothing is an error.
 	Wide bool
 	// HostName says that a certificate is accepted for the server's host name alone, so that an outbound tunnel needs no
 	// rule: identities of files, without SPIFFE bundles.

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"errors"
+	"slices"
 	"strings"
 )
 
@@ -68,4 +69,54 @@ func (p pattern) matchesExactly(uri string) bool {
 		}
 	}
 	return p.open || !more
+}
+
+// agrees returns how many bytes at the start of uri the pattern has nothing against.
+func (p pattern) agrees(uri string) int {
+	at, more := 0, true
+	for _, seg := range p.segments {
+		if !more {
+			return len(uri)
+		}
+		var got string
+		got, _, more = strings.Cut(uri[at:], "/")
+		if seg == "*" && got != "" {
+			seg = got
+		}
+		if seg != got {
+			return at + common(seg, got)
+		}
+		if at += len(got); more {
+			at++
+		}
+	}
+	if p.open {
+		return len(uri)
+	}
+	return at
+}
+
+// common is the length of what a and b both begin with.
+func common(a, b string) int {
+	n := min(len(a), len(b))
+	for i := range n {
+		if a[i] != b[i] {
+			return i
+		}
+	}
+	return n
+}
+
+// Where the parts of spiffe://TRUST-DOMAIN/PATH are among the segments.
+const (
+	trustDomainSegment = 2
+	pathSegment        = 3
+)
+
+// wide reports whether the pattern leaves the trust domain open, as ** and spiffe://*/web do.
+func (p pattern) wide() bool {
+	if p.open && len(p.segments) <= trustDomainSegment {
+		return true
+	}
+	return slices.Contains(p.segments[:min(len(p.segments), pathSegment)], "*")
 }

@@ -88,6 +88,9 @@ type Rego struct {
 	Timeout time.Duration
 }
 
+// used reports whether an engine is asked for. The time limit alone asks for none.
+func (r Rego) used() bool { return r.Path != "" || r.Query != "" }
+
 // Deps is what a policy gets from the command that builds it.
 type Deps struct {
 	// Name gives the user's word for a key in messages, such as "--allow-uri" for "allow_uris"; nil keeps the key.
