@@ -172,11 +172,16 @@ func verify(cs tls.ConnectionState, src Source, auth Authorize, opt Options) err
 
 // RefusedError says that a peer proved its identity and was refused for it.
 type RefusedError struct {
-	ID     spiffeid.ID
+	ID     spiffeid.ID // zero of a peer that is no SPIFFE workload
 	Reason error
 }
 
-func (e *RefusedError) Error() string { return fmt.Sprintf("refused %s: %v", e.ID, e.Reason) }
+func (e *RefusedError) Error() string {
+	if e.ID.IsZero() {
+		return fmt.Sprintf("refused: %v", e.Reason)
+	}
+	return fmt.Sprintf("refused %s: %v", e.ID, e.Reason)
+}
 
 // Unwrap returns the reason.
 func (e *RefusedError) Unwrap() error { return e.Reason }

@@ -1,37 +1,57 @@
-// Package identity owns where a sidecar's certificates come from: it turns what
-// the Workload API offers into versions of one identity, each immutable. It does
-// not speak the Workload API (internal/workload does) and builds no TLS
-// configuration.
+// Package identity owns where a sidecar's certificates come from: it turns what the Workload API offers, or what files hold,
+// into versions of one identity, each immutable. It does not speak the Workload API (internal/workload does), verifies no
+// peer and builds no TLS configuration.
 package identity
 
 import (
-	"context"
 	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"fmt"
-	"sync"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
-	"github.com/lanyard-mtls/lanyard/internal/workload"
+	"github.com/lanyard-mtls/lanyard/internal/mtls"
 )
 
-// Identity is one version: an SVID and the bundles that came with it. It is an
-// mtls.Source whose answers never change, so a handshake has one view from its
-// start to its end.
+// Identity is one version: what is shown to peers, and what they are verified with. Its answers never change, so a
+// handshake has one view from its start to its end.
 type Identity struct {
-	svid    *x509svid.SVID
-	bundles map[spiffeid.TrustDomain]*x509bundle.Bundle
-	version uint64
+	version     uint64
+	svid        *x509svid.SVID                              // nil if there is none
+	certificate *tls.Certificate                            // nil: none is shown
+	bundles     map[spiffeid.TrustDomain]*x509bundle.Bundle // nil unless peers are verified by SPIFFE ID
+	roots       *x509.CertPool                              // without bundles; nil is the system's
+	challenge   func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	chains      mtls.Chains // those of peers, verified with bundles or roots
 }
 
-// ID is the SPIFFE ID.
-func (i *Identity) ID() spiffeid.ID { return i.svid.ID }
+// ID is the SPIFFE ID; zero if there is no SVID.
+func (i *Identity) ID() spiffeid.ID {
+	if i.svid == nil {
+		return spiffeid.ID{}
+	}
+	return i.svid.ID
+}
+
+// Certificate is what peers are shown; nil if nothing is.
+func (i *Identity) Certificate() *tls.Certificate { return i.certificate }
+
+// IsSPIFFE reports whether peers are verified by SPIFFE ID, with Bundle; otherwise it is by Roots.
+func (i *Identity) IsSPIFFE() bool { return i.bundles != nil }
 
 // SVID implements mtls.Source.
-func (i *Identity) SVID() (*x509svid.SVID, error) { return i.svid, nil }
+func (i *Identity) SVID() (*x509svid.SVID, error) {
+	if i.svid == nil {
+		return nil, errors.New("this identity is no X.509-SVID")
+	}
+	return i.svid, nil
+}
 
 // Bundle implements mtls.Source.
 func (i *Identity) Bundle(td spiffeid.TrustDomain) (*x509bundle.Bundle, error) {
@@ -41,7 +61,24 @@ func (i *Identity) Bundle(td spiffeid.TrustDomain) (*x509bundle.Bundle, error) {
 	return nil, fmt.Errorf("no bundle of trust domain %s", td)
 }
 
-// Version implements mtls.Versioned: it differs between identities.
+// GetX509BundleForTrustDomain implements x509bundle.Source.
+func (i *Identity) GetX509BundleForTrustDomain(td spiffeid.TrustDomain) (*x509bundle.Bundle, error) {
+	return i.Bundle(td)
+}
+
+// Roots are the authorities of peers that are not verified by SPIFFE ID; nil is the system's.
+func (i *Identity) Roots() *x509.CertPool { return i.roots }
+
+// Chains remembers the peers' chains that verified with this version.
+func (i *Identity) Chains() *mtls.Chains { return &i.chains }
+
+// Challenge answers an ACME authority's probe (RFC 8737); nil unless the certificate comes from one. With ACME there is a
+// version before the first certificate, so that the probe for it can be answered: its Certificate is nil.
+func (i *Identity) Challenge() func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	return i.challenge
+}
+
+// Version implements mtls.Versioned: it grows from each identity of a Source to the next.
 func (i *Identity) Version() uint64 { return i.version }
 
 // same reports whether the other identity would change nothing in a handshake.
@@ -57,102 +94,30 @@ func (i *Identity) same(o *Identity) bool {
 	return true
 }
 
-// WorkloadAPI is the identity of one SPIFFE ID from a Workload API.
-type WorkloadAPI struct {
-	client *workload.Client
-	id     spiffeid.ID
-	now    func() time.Time
-
-	mu      sync.Mutex
-	current *Identity // the last one handed out; guarded by mu
-	seen    uint64    // the client's version it was made from; guarded by mu
+// certificateOf is an SVID as crypto/tls takes it.
+func certificateOf(svid *x509svid.SVID) *tls.Certificate {
+	cert := &tls.Certificate{PrivateKey: svid.PrivateKey, Leaf: svid.Certificates[0]}
+	for _, c := range svid.Certificates {
+		cert.Certificate = append(cert.Certificate, c.Raw)
+	}
+	return cert
 }
 
-// FromWorkloadAPI returns the identity of id, or of the first SVID offered if id
-// is zero. The caller runs client.
-func FromWorkloadAPI(client *workload.Client, id spiffeid.ID) *WorkloadAPI {
-	return &WorkloadAPI{client: client, id: id, now: time.Now}
+// bundleStatus tells about bundles that came at updated.
+func bundleStatus(bundles map[spiffeid.TrustDomain]*x509bundle.Bundle, updated time.Time) []BundleStatus {
+	var out []BundleStatus
+	for _, td := range slices.SortedFunc(maps.Keys(bundles), spiffeid.TrustDomain.Compare) {
+		authorities := bundles[td].X509Authorities()
+		out = append(out, BundleStatus{TrustDomain: td.Name(), Authorities: len(authorities), NotAfter: firstExpiry(authorities), Updated: updated})
+	}
+	return out
 }
 
-// Current returns the identity held now. The error says why there is none, and
-// wraps workload.ErrNoIdentity or workload.ErrExpired.
-func (w *WorkloadAPI) Current() (*Identity, error) { return w.from(w.client.State()) }
-
-// Wait is Current, but waits for an identity until ctx ends; the error then is
-// what Current says.
-func (w *WorkloadAPI) Wait(ctx context.Context) (*Identity, error) {
-	for {
-		state, changed := w.client.Observe()
-		identity, err := w.from(state)
-		if err == nil {
-			return identity, nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return nil, err
+func firstExpiry(certs []*x509.Certificate) (first time.Time) {
+	for i, c := range certs {
+		if i == 0 || c.NotAfter.Before(first) {
+			first = c.NotAfter
 		}
 	}
-}
-
-func (w *WorkloadAPI) from(state workload.State) (*Identity, error) {
-	svid, err := state.Select(w.id, w.now())
-	if err != nil {
-		return nil, err
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.current != nil && state.Version <= w.seen {
-		return w.current, nil
-	}
-	w.seen = state.Version
-	next := &Identity{svid: svid, bundles: state.Context.Bundles, version: state.Version}
-	// Agents repeat themselves when they are restarted: that is no new version,
-	// and sessions may still be resumed.
-	if w.current == nil || !w.current.same(next) {
-		w.current = next
-	}
-	return w.current, nil
-}
-
-// Status is what there is to tell about an identity.
-type Status struct {
-	SPIFFEID   string
-	NotAfter   time.Time
-	LastUpdate time.Time
-	Connected  bool
-	// Err is why there is no valid identity; nil if there is one.
-	Err error
-	// ConnectionErr is why there is no stream; nil if there is one.
-	ConnectionErr error
-}
-
-// Status tells about the identity held, an expired one included.
-func (w *WorkloadAPI) Status() Status {
-	state := w.client.State()
-	s := Status{LastUpdate: state.Updated, Connected: state.Connected, ConnectionErr: state.Err}
-	_, s.Err = state.Select(w.id, w.now())
-	if svid, err := state.Select(w.id, time.Time{}); err == nil { // expired or not
-		s.SPIFFEID, s.NotAfter = svid.ID.String(), svid.Certificates[0].NotAfter
-	}
-	return s
-}
-
-// Configs returns a function that gives the tls.Config of an identity. build is
-// called once for each version, so everything that lives in a configuration, as
-// session tickets and session caches do, ends with its version.
-func Configs(build func(*Identity) *tls.Config) func(*Identity) *tls.Config {
-	var (
-		mu     sync.Mutex
-		of     *Identity
-		config *tls.Config
-	)
-	return func(i *Identity) *tls.Config {
-		mu.Lock()
-		defer mu.Unlock()
-		if of != i {
-			of, config = i, build(i)
-		}
-		return config
-	}
+	return first
 }

@@ -107,6 +107,9 @@ func NoIdentity(ctx context.Context, why error) (record.Cause, error) {
 	if cause, err := Expired(ctx, record.NoIdentity); cause != record.NoIdentity {
 		return cause, err
 	}
+	if errors.Is(why, identity.ErrExpired) {
+		return record.Expired, why
+	}
 	return record.NoIdentity, why
 }
 

@@ -1,0 +1,133 @@
+package mtls
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/binary"
+	"sync"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// chainsPerGeneration bounds a [Chains]: it holds at most twice as many.
+const chainsPerGeneration = 512
+
+// Chains remembers the certificate chains that verified against one version of what is trusted, so that the next
+// connection with the same chain costs a hash instead of its signatures. Only what verified is remembered, until the
+// first certificate of its chain runs out; whatever else peers send costs no memory. It must be dropped when what is
+// trusted changes. The zero value is empty and usable; nil remembers nothing. It is safe for concurrent use.
+type Chains struct {
+	mu       sync.Mutex // held for moments; guards both maps
+	young    map[chainKey]*verified
+	old      map[chainKey]*verified // the generation before: what is not asked for again goes with it
+	lookups  uint64
+	verified uint64
+}
+
+type chainKey [sha256.Size]byte
+
+// verified is a chain that was good, and from when until when it is.
+type verified struct {
+	id spiffeid.ID // zero of what is no X.509-SVID
+	// certs are what was presented. crypto/tls keeps a weak cache of parsed certificates: as long as they are held here,
+	// no connection that presents them parses them again.
+	certs       []*x509.Certificate
+	from, until time.Time
+}
+
+// key is what a chain is remembered under: what it was verified for, and all its bytes.
+func key(purpose string, certs []*x509.Certificate) (k chainKey) {
+	h := sha256.New()
+	var size [4]byte
+	part := func(b []byte) {
+		binary.BigEndian.PutUint32(size[:], uint32(len(b)))
+		h.Write(size[:])
+		h.Write(b)
+	}
+	part([]byte(purpose))
+	for _, c := range certs {
+		part(c.Raw)
+	}
+	h.Sum(k[:0])
+	return k
+}
+
+// verify returns what is remembered of a chain, or has check verify it. check returns the chains from the leaf to a root.
+func (c *Chains) verify(purpose string, certs []*x509.Certificate, now time.Time,
+	check func() (spiffeid.ID, [][]*x509.Certificate, error)) (spiffeid.ID, error) {
+	if c == nil {
+		id, _, err := check()
+		return id, err
+	}
+	k := key(purpose, certs)
+	if v := c.find(k, now); v != nil {
+		return v.id, nil
+	}
+	id, paths, err := check()
+	if err != nil {
+		return id, err
+	}
+	v := &verified{id: id, certs: certs}
+	for _, path := range paths {
+		if from, until := validity(path); until.After(v.until) {
+			v.from, v.until = from, until
+		}
+	}
+	c.remember(k, v)
+	return id, nil
+}
+
+func (c *Chains) find(k chainKey, now time.Time) *verified {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lookups++
+	v, ok := c.young[k]
+	if !ok {
+		if v, ok = c.old[k]; !ok {
+			return nil
+		}
+		c.put(k, v)
+	}
+	if now.Before(v.from) || now.After(v.until) {
+		delete(c.young, k)
+		delete(c.old, k)
+		return nil
+	}
+	return v
+}
+
+func (c *Chains) remember(k chainKey, v *verified) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.verified++
+	c.put(k, v)
+}
+
+// put must be called with mu held.
+func (c *Chains) put(k chainKey, v *verified) {
+	if c.young == nil || len(c.young) >= chainsPerGeneration {
+		c.young, c.old = make(map[chainKey]*verified), c.young
+	}
+	c.young[k] = v
+}
+
+// Stats tells how often a chain was asked for and how many of these had to be verified, and were good.
+func (c *Chains) Stats() (lookups, verified uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.lookups, c.verified
+}
+
+// validity is when all certificates of a chain are valid.
+func validity(path []*x509.Certificate) (from, until time.Time) {
+	for i, cert := range path {
+		if i == 0 || cert.NotBefore.After(from) {
+			from = cert.NotBefore
+		}
+		if i == 0 || cert.NotAfter.Before(until) {
+			until = cert.NotAfter
+		}
+	}
+	return from, until
+}

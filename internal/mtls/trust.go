@@ -1,0 +1,85 @@
+package mtls
+
+import (
+	"crypto/x509"
+	"fmt"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+)
+
+// Trust says how a peer's certificates are verified. Whether the peer is wanted is decided after that.
+type Trust interface {
+	// Verify returns the SPIFFE ID that certs, leaf first, prove; zero if they prove something else. It is called in each
+	// handshake, resumed ones too, by many goroutines.
+	Verify(certs []*x509.Certificate, now time.Time) (spiffeid.ID, error)
+}
+
+// SVIDs trusts X.509-SVIDs: a chain to the bundle of the trust domain that the leaf itself names. Host names play no part.
+type SVIDs struct {
+	Bundles x509bundle.Source
+	Chains  *Chains // may be nil; belongs to these Bundles
+}
+
+// Verify implements [Trust].
+func (s SVIDs) Verify(certs []*x509.Certificate, now time.Time) (spiffeid.ID, error) {
+	id, err := s.Chains.verify("svid", certs, now, func() (spiffeid.ID, [][]*x509.Certificate, error) {
+		return x509svid.Verify(certs, s.Bundles, x509svid.WithTime(now))
+	})
+	if err == nil || len(certs) == 0 {
+		return id, err
+	}
+	if claimed, idErr := x509svid.IDFromCert(certs[0]); idErr == nil {
+		err = fmt.Errorf("peer that claims to be %s: %w", claimed, err)
+	}
+	return spiffeid.ID{}, err
+}
+
+// Pool trusts a chain to one of a set of authorities, whatever it names: certificates as the web has them.
+type Pool struct {
+	// Roots are the authorities; nil is the system's.
+	Roots *x509.CertPool
+	// Clients verifies what clients show, by its extended key usage; otherwise what servers do.
+	Clients bool
+	// Name is the host name or IP address that the leaf must have, as SNI would name it; empty is any.
+	Name   string
+	Chains *Chains // may be nil; belongs to these Roots
+}
+
+// Verify implements [Trust]. The ID is always zero: no authority of a pool is bound to a trust domain.
+func (p Pool) Verify(certs []*x509.Certificate, now time.Time) (spiffeid.ID, error) {
+	if len(certs) == 0 {
+		return spiffeid.ID{}, ErrNoPeerCertificate
+	}
+	purpose, usage := "server", x509.ExtKeyUsageServerAuth
+	if p.Clients {
+		purpose, usage = "client", x509.ExtKeyUsageClientAuth
+	}
+	_, err := p.Chains.verify(purpose, certs, now, func() (spiffeid.ID, [][]*x509.Certificate, error) {
+		intermediates := x509.NewCertPool()
+		for _, c := range certs[1:] {
+			intermediates.AddCert(c)
+		}
+		paths, err := certs[0].Verify(x509.VerifyOptions{Roots: p.Roots, Intermediates: intermediates, CurrentTime: now,
+			KeyUsages: []x509.ExtKeyUsage{usage}})
+		return spiffeid.ID{}, paths, err
+	})
+	// The chain is the same for all names: the name is looked at each time.
+	if err == nil && p.Name != "" {
+		err = certs[0].VerifyHostname(p.Name)
+	}
+	return spiffeid.ID{}, err
+}
+
+// KeyOnly trusts whoever has a key, without a look at the certificate: for rules that pin the key itself.
+type KeyOnly struct{}
+
+// Verify implements [Trust].
+func (KeyOnly) Verify(certs []*x509.Certificate, _ time.Time) (spiffeid.ID, error) {
+	if len(certs) == 0 {
+		return spiffeid.ID{}, ErrNoPeerCertificate
+	}
+	return spiffeid.ID{}, nil
+}
