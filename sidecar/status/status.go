@@ -1,160 +1,164 @@
-// Package status owns GET /_status: whether this sidecar can serve, and with
-// which identity. It decides nothing and has no way to change anything.
+// Package status owns the status port: whether this sidecar can serve and with
+// which identities, its metrics, and what an operator may do to the process
+// through it. It decides nothing about connections.
 package status
 
 import (
 	"context"
-	"encoding/json"
+	"crypto/tls"
+	"log/slog"
 	"net"
 	"net/http"
-	"os"
-	"runtime"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/lanyard-mtls/lanyard/sidecar/identity"
+	"github.com/lanyard-mtls/lanyard/sidecar/metrics"
+	"github.com/lanyard-mtls/lanyard/sidecar/record"
 )
 
-// Path is the one path served; ghostunnel's.
-const Path = "/_status"
+// The paths served; Path and PathShutdown are ghostunnel's.
+const (
+	Path         = "/_status"   // readiness, with its reasons
+	PathLive     = "/_live"     // 200 as long as the process answers
+	PathShutdown = "/_shutdown" // POST ends the process as SIGTERM does
+	pathPProf    = "/debug/pprof/"
+)
 
-// Config is what there is to tell.
+// Phase is what the sidecar as a whole does. The values are ghostunnel's.
+type Phase string
+
+const (
+	Initializing Phase = "initializing"
+	Listening    Phase = "listening"
+	Reloading    Phase = "reloading"
+	Stopping     Phase = "stopping"
+)
+
+// Config is what there is to tell, and what may be done.
 type Config struct {
-	// Identity tells about the identity held.
-	Identity func() identity.Status
-	// Open is how many connections there are.
-	Open func() int64
-	// Listen and Target are the addresses, as configured.
+	// Tunnels and Identities tell about those there are now. They are called for
+	// each request and must not block.
+	Tunnels    func() []Tunnel
+	Identities func() []metrics.IdentityStatus
+	// Metrics are handlers by path; see metrics.Set.Handlers.
+	Metrics map[string]http.Handler
+	// GetCertificate gives the certificate for HTTPS; it fails as long as there is
+	// none. If it is nil, plain HTTP is served.
+	GetCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	// HeaderTimeout is how long a client may take to send a request's header, and
+	// for the TLS handshake; 0 is 10 s.
+	HeaderTimeout time.Duration
+	// Shutdown begins the graceful end and returns at once; nil: there is no
+	// PathShutdown.
+	Shutdown func()
+	// PProf serves net/http/pprof.
+	PProf bool
+	// Revision is the version of the program.
+	Revision string
+	// Changed, if set, is called at each change of the phase, in order; nothing
+	// comes after Stopping. It must not call the Server.
+	Changed func(Phase)
+	Log     *slog.Logger // nil logs nothing
+
+	// The single tunnel of a sidecar without Tunnels.
+	Identity       func() identity.Status
+	Open           func() int64
 	Listen, Target string
-	// DialTarget, if set, is tried at each request: without its target, a server
-	// is not healthy. It must be cheap for the target.
-	DialTarget func(context.Context) (net.Conn, error)
-	// Timeout bounds the dial.
-	Timeout time.Duration
+	DialTarget     func(context.Context) (net.Conn, error)
+	Timeout        time.Duration
 }
 
-// Handler serves Path. It starts as initializing.
-type Handler struct {
-	cfg   Config
-	phase atomic.Value // string
+// Tunnel is how one tunnel does.
+type Tunnel struct {
+	Name           string // empty for the only one
+	Direction      record.Direction
+	Listen, Target string // as configured
+	Connections    int64  // open now, those in their handshake included
+	Handshakes     int64  // of these, those in their handshake
+	Draining       bool   // it is on its way out: no new connections
+	Probe          *Probe // of its target; nil if that is not probed
 }
 
-// New returns a Handler for cfg.
-func New(cfg Config) *Handler {
-	h := &Handler{cfg: cfg}
-	h.phase.Store("initializing")
-	return h
+// Server serves the status port. The phase changes by its methods, whether it
+// serves or not.
+type Server struct {
+	cfg Config
+	mux *http.ServeMux
+
+	mu         sync.Mutex
+	phase      Phase     // guarded by mu
+	lastReload time.Time // of the last successful one; guarded by mu
+	reloadErr  error     // of the last reload; guarded by mu
+}
+
+// Handler is the name Server had.
+type Handler = Server
+
+// New returns a Server for cfg, in phase Initializing. It does no I/O.
+func New(cfg Config) *Server {
+	if cfg.HeaderTimeout <= 0 {
+		cfg.HeaderTimeout = 10 * time.Second
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{cfg: cfg.withTunnels(), phase: Initializing, mux: http.NewServeMux()}
+	s.routes()
+	return s
+}
+
+// withTunnels puts the fields of the only tunnel to where those of many are.
+func (c Config) withTunnels() Config {
+	if c.Tunnels != nil || c.Identity == nil {
+		return c
+	}
+	var probe *Probe
+	if c.DialTarget != nil {
+		probe = NewProbe(DialProbe(c.DialTarget), c.Timeout)
+	}
+	c.Tunnels = func() []Tunnel {
+		return []Tunnel{{Listen: c.Listen, Target: c.Target, Connections: c.Open(), Probe: probe}}
+	}
+	c.Identities = func() []metrics.IdentityStatus {
+		return []metrics.IdentityStatus{{Tunnels: []string{""}, Status: c.Identity()}}
+	}
+	return c
 }
 
 // Listening says that connections are accepted from now on.
-func (h *Handler) Listening() { h.phase.Store("listening") }
+func (s *Server) Listening() { s.change(Listening) }
 
-// Stopping says that no more connections are accepted.
-func (h *Handler) Stopping() { h.phase.Store("stopping") }
+// Reloading says that the configuration is being read again; Reloaded follows.
+func (s *Server) Reloading() { s.change(Reloading) }
 
-// Response is the answer, as JSON. The first block has ghostunnel's names and
-// meanings.
-type Response struct {
-	OK             bool      `json:"ok"`
-	Status         string    `json:"status"` // ok or critical
-	ListenAddress  string    `json:"listen_address"`
-	ForwardAddress string    `json:"forward_address"`
-	BackendOK      *bool     `json:"backend_ok,omitempty"` // absent in client mode
-	BackendStatus  string    `json:"backend_status,omitempty"`
-	BackendError   string    `json:"backend_error,omitempty"`
-	Time           time.Time `json:"time"`
-	Hostname       string    `json:"hostname,omitempty"`
-	Message        string    `json:"message"` // initializing, listening or stopping
-	Compiler       string    `json:"compiler"`
+// Stopping says that no more connections are accepted. It is the last phase.
+func (s *Server) Stopping() { s.change(Stopping) }
 
-	Identity    Identity    `json:"identity"`
-	WorkloadAPI WorkloadAPI `json:"workload_api"`
-	Connections int64       `json:"connections"` // open now
+// Reloaded says that a reload is done; err is why all stays as it was.
+func (s *Server) Reloaded(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reloadErr = err
+	if err == nil {
+		s.lastReload = time.Now()
+	}
+	s.enter(Listening)
 }
 
-// Identity is the SVID in use.
-type Identity struct {
-	OK         bool       `json:"ok"` // held, and not expired
-	SPIFFEID   string     `json:"spiffe_id,omitempty"`
-	NotAfter   *time.Time `json:"not_after,omitempty"`
-	LastUpdate *time.Time `json:"last_update,omitempty"`
-	Error      string     `json:"error,omitempty"`
+func (s *Server) change(to Phase) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.enter(to)
 }
 
-// WorkloadAPI is the health of its stream.
-type WorkloadAPI struct {
-	Connected bool   `json:"connected"`
-	Error     string `json:"error,omitempty"`
-}
-
-// ServeHTTP answers 200 if the sidecar can serve now, else 503.
-func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path != Path {
-		http.NotFound(w, r)
+// enter changes the phase; s.mu is held, so that Changed is called in order.
+func (s *Server) enter(to Phase) {
+	if s.phase == Stopping || s.phase == to {
 		return
 	}
-	resp := h.response(r.Context())
-	w.Header().Set("Content-Type", "application/json")
-	if !resp.OK {
-		w.WriteHeader(http.StatusServiceUnavailable)
+	s.phase = to
+	if s.cfg.Changed != nil {
+		s.cfg.Changed(to)
 	}
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	// The client may be gone; there is nobody else to tell.
-	_ = enc.Encode(resp)
-}
-
-func (h *Handler) response(ctx context.Context) Response {
-	id := h.cfg.Identity()
-	resp := Response{
-		ListenAddress: h.cfg.Listen, ForwardAddress: h.cfg.Target,
-		Time: time.Now(), Message: h.phase.Load().(string), Compiler: runtime.Version(),
-		Identity: Identity{OK: id.Err == nil, SPIFFEID: id.SPIFFEID, NotAfter: set(id.NotAfter),
-			LastUpdate: set(id.LastUpdate), Error: text(id.Err)},
-		WorkloadAPI: WorkloadAPI{Connected: id.Connected, Error: text(id.ConnectionErr)},
-		Connections: h.cfg.Open(),
-	}
-	if name, err := os.Hostname(); err == nil {
-		resp.Hostname = name
-	}
-	resp.OK = resp.Identity.OK && resp.Message == "listening"
-	h.checkBackend(ctx, &resp)
-	resp.Status = word(resp.OK)
-	return resp
-}
-
-func (h *Handler) checkBackend(ctx context.Context, resp *Response) {
-	if h.cfg.DialTarget == nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, h.cfg.Timeout)
-	defer cancel()
-	conn, err := h.cfg.DialTarget(ctx)
-	if err == nil {
-		conn.Close()
-	}
-	ok := err == nil
-	resp.BackendOK, resp.BackendStatus, resp.BackendError = &ok, word(ok), text(err)
-	resp.OK = resp.OK && ok
-}
-
-func word(ok bool) string {
-	if ok {
-		return "ok"
-	}
-	return "critical"
-}
-
-func text(err error) string {
-	if err == nil {
-		return ""
-	}
-	return err.Error()
-}
-
-func set(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	return &t
 }
