@@ -5,6 +5,7 @@ package metrics
 
 import (
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -68,6 +69,13 @@ type tunnelKey struct {
 	direction record.Direction
 }
 
+func newTunnelKey(name string, d record.Direction) tunnelKey {
+	return tunnelKey{label(name), d}
+}
+
+// label makes s a label's value, which has to be UTF-8.
+func label(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
+
 // New returns a Set for cfg. It does no I/O and starts nothing.
 func New(cfg Config) *Set {
 	if cfg.Prefix == "" {
@@ -103,7 +111,10 @@ func (s *Set) identityStatus() []IdentityStatus {
 
 func (s *Set) bundles() []string {
 	var names []string
-	for range s.identityStatus() { // has no bundles yet
+	for _, id := range s.identityStatus() {
+		for _, b := range id.Bundles {
+			names = append(names, b.TrustDomain)
+		}
 	}
 	return names
 }
@@ -114,7 +125,7 @@ func (s *Set) Tunnel(name string, d record.Direction) *Tunnel {
 	if s.registry == nil {
 		return nil
 	}
-	key := tunnelKey{name, d}
+	key := newTunnelKey(name, d)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t, ok := s.tunnels[key]
@@ -133,8 +144,9 @@ func (s *Set) Remove(name string, d record.Direction) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.tunnels, tunnelKey{name, d})
-	s.vectors.remove(name, d)
+	key := newTunnelKey(name, d)
+	delete(s.tunnels, key)
+	s.vectors.remove(key)
 }
 
 // all returns the tunnels there are.

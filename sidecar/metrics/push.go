@@ -1,17 +1,132 @@
 package metrics
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
 	"net"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
 )
+
+// maxPush is the longest that one push may take.
+const maxPush = 10 * time.Second
 
 // Push is how pushes connect. The zero Push connects directly and trusts the
 // system's authorities.
 type Push struct {
+	// Dial replaces net.Dialer's.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
-	TLS  *tls.Config // of an https URL
+	// TLS is for an https URL, with the authorities to trust.
+	TLS *tls.Config
 }
 
-// Run pushes until ctx ends. It returns at once if nothing is to be pushed.
-func (s *Set) Run(ctx context.Context) error { return nil }
+// Run pushes the metrics every Config.Interval until ctx ends, and returns nil.
+// It returns at once if they are not to be pushed. A receiver that is away is
+// tried again at the next interval; what it missed is not repeated.
+func (s *Set) Run(ctx context.Context) error {
+	var pushes sync.WaitGroup
+	if s.cfg.Graphite != "" {
+		g := newGraphite(s)
+		pushes.Go(func() { s.every(ctx, "graphite", s.cfg.Graphite, g.push) })
+		pushes.Go(func() { g.rate(ctx) })
+	}
+	if s.cfg.URL != "" {
+		p := newPoster(s)
+		pushes.Go(func() { s.every(ctx, "url", p.shown, p.push) })
+	}
+	pushes.Wait()
+	return nil
+}
+
+// every calls push each interval, and logs when it begins to fail and when that is
+// over.
+func (s *Set) every(ctx context.Context, kind, to string, push func(context.Context) error) {
+	log := s.cfg.Log.With(slog.String("kind", kind), slog.String("to", to))
+	tick := time.NewTicker(s.cfg.Interval)
+	defer tick.Stop()
+	failing := false
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		pushCtx, cancel := context.WithTimeout(ctx, min(s.cfg.Interval, maxPush))
+		err := push(pushCtx)
+		cancel()
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil && !failing:
+			log.Warn("metrics cannot be pushed, trying on", "error", err, "interval", s.cfg.Interval)
+		case err == nil && failing:
+			log.Info("metrics are pushed again")
+		}
+		failing = err != nil
+	}
+}
+
+func (p Push) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	if p.Dial != nil {
+		return p.Dial(ctx, network, addr)
+	}
+	return new(net.Dialer).DialContext(ctx, network, addr)
+}
+
+// poster POSTs the metrics as JSON.
+type poster struct {
+	set    *Set
+	url    string
+	shown  string // url without a password
+	client *http.Client
+}
+
+func newPoster(s *Set) *poster {
+	p := &poster{set: s, url: s.cfg.URL, shown: redacted(s.cfg.URL)}
+	p.client = &http.Client{Transport: &http.Transport{
+		DialContext:       s.cfg.Push.dial,
+		TLSClientConfig:   s.cfg.Push.TLS,
+		DisableKeepAlives: true, // nothing is held for the length of an interval
+	}}
+	return p
+}
+
+func redacted(s string) string {
+	u, err := url.Parse(s)
+	if err != nil {
+		return "a malformed URL"
+	}
+	return u.Redacted()
+}
+
+func (p *poster) push(ctx context.Context) error {
+	body, err := p.set.JSON()
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.url, bytes.NewReader(body))
+	if err != nil {
+		return errors.New("malformed URL") // the error would quote it
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := p.client.Do(req)
+	if err != nil {
+		if wrapped, ok := errors.AsType[*url.Error](err); ok {
+			return wrapped.Err // without the URL, which the log line has
+		}
+		return err
+	}
+	defer resp.Body.Close()
+	io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10))
+	if resp.StatusCode >= 300 {
+		return fmt.Errorf("answered %s", resp.Status)
+	}
+	return nil
+}

@@ -2,8 +2,6 @@ package metrics
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
-
-	"github.com/lanyard-mtls/lanyard/sidecar/record"
 )
 
 const namespace = "lanyard_sidecar"
@@ -15,12 +13,6 @@ const (
 	labelDirection = "direction"
 	labelDomain    = "peer_trust_domain"
 	labelReason    = "reason"
-)
-
-// Buckets, in seconds.
-var (
-	handshakeBuckets = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
-	lifetimeBuckets  = []float64{.01, .1, 1, 10, 60, 300, 1800, 3600, 4 * 3600, 24 * 3600}
 )
 
 // vectors are the metrics by their labels.
@@ -43,6 +35,9 @@ func newVectors(r prometheus.Registerer) vectors {
 		r.MustRegister(v)
 		return v
 	}
+	// Buckets are in seconds.
+	handshakes := []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
+	lifetimes := []float64{.01, .1, 1, 10, 60, 300, 1800, 3600, 4 * 3600, 24 * 3600}
 	histogram := func(name, help string, buckets []float64) *prometheus.HistogramVec {
 		v := prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: namespace, Name: name, Help: help, Buckets: buckets},
 			[]string{labelTunnel, labelDirection})
@@ -55,9 +50,9 @@ func newVectors(r prometheus.Registerer) vectors {
 		ended: counter("connections_total", "Connections that ended, by how they did; one log record each.",
 			labelTunnel, labelDirection, labelDomain, labelReason),
 		resumed:   counter("resumed_handshakes_total", "TLS handshakes that resumed a session.", labelTunnel, labelDirection),
-		handshake: histogram("handshake_duration_seconds", "Time that completed TLS handshakes took.", handshakeBuckets),
-		connect:   histogram("connect_duration_seconds", "Time from acceptance until both ends were up.", handshakeBuckets),
-		lifetime:  histogram("connection_duration_seconds", "Time from acceptance to the end, of connections whose both ends were up.", lifetimeBuckets),
+		handshake: histogram("handshake_duration_seconds", "Time that completed TLS handshakes took.", handshakes),
+		connect:   histogram("connect_duration_seconds", "Time from acceptance until both ends were up.", handshakes),
+		lifetime:  histogram("connection_duration_seconds", "Time from acceptance to the end, of connections whose both ends were up.", lifetimes),
 		reloads:   counter("reloads_total", "Reloads, by result: ok or error.", "result"),
 		open: prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Name: "open_connections",
 			Help: "Connections open now, those in their handshake included."}, []string{labelTunnel, labelDirection}),
@@ -70,8 +65,8 @@ func newVectors(r prometheus.Registerer) vectors {
 	return v
 }
 
-func (v vectors) remove(name string, d record.Direction) {
-	labels := prometheus.Labels{labelTunnel: name, labelDirection: string(d)}
+func (v vectors) remove(key tunnelKey) {
+	labels := prometheus.Labels{labelTunnel: key.name, labelDirection: string(key.direction)}
 	for _, c := range []interface{ DeletePartialMatch(prometheus.Labels) int }{
 		v.accepted, v.acceptErrors, v.open, v.ended, v.resumed, v.handshake, v.connect, v.lifetime} {
 		c.DeletePartialMatch(labels)
