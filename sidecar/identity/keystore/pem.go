@@ -1,0 +1,67 @@
+package keystore
+
+import (
+	"crypto"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// errEncrypted tells how to make a key readable that is encrypted inside its PEM block.
+var errEncrypted = errors.New(`the private key is encrypted: write it without a password, as "openssl pkey -in FILE -out NEWFILE" does, or use PKCS#12`)
+
+// ParsePEM reads certificates and at most one private key, in any order. What is neither is passed over.
+func ParsePEM(data []byte) (Contents, error) {
+	var c Contents
+	for {
+		var block *pem.Block
+		if block, data = pem.Decode(data); block == nil {
+			return c, nil
+		}
+		if err := c.add(block); err != nil {
+			return Contents{}, err
+		}
+	}
+}
+
+func (c *Contents) add(block *pem.Block) error {
+	switch {
+	case block.Type == "CERTIFICATE" || block.Type == "X509 CERTIFICATE":
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return fmt.Errorf("certificate %d: %w", len(c.Certificates)+1, err)
+		}
+		c.Certificates = append(c.Certificates, cert)
+	case block.Type == "PKCS7":
+		return errors.New(`a PKCS7 block: write its certificates one by one, as "openssl pkcs7 -print_certs -in FILE -out NEWFILE" does`)
+	case block.Type == "PRIVATE KEY" || strings.HasSuffix(block.Type, " PRIVATE KEY"):
+		if block.Type == "ENCRYPTED PRIVATE KEY" || block.Headers["DEK-Info"] != "" {
+			return errEncrypted
+		}
+		if c.Key != nil {
+			return errors.New("there are two private keys: keep one")
+		}
+		key, err := parseKey(block.Bytes)
+		if err != nil {
+			return fmt.Errorf("%s: %w", strings.ToLower(block.Type), err)
+		}
+		c.Key = key
+	}
+	return nil
+}
+
+// parseKey reads a key as PKCS #8 (RFC 5958), PKCS #1 (RFC 8017) or SEC 1 (RFC 5915): block types are not to be relied on.
+func parseKey(der []byte) (crypto.Signer, error) {
+	if key, err := x509.ParsePKCS8PrivateKey(der); err == nil {
+		return usable(key)
+	}
+	if key, err := x509.ParsePKCS1PrivateKey(der); err == nil {
+		return key, nil
+	}
+	if key, err := x509.ParseECPrivateKey(der); err == nil {
+		return key, nil
+	}
+	return nil, errors.New("neither PKCS #8, PKCS #1 nor SEC 1")
+}
