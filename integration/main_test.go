@@ -17,9 +17,9 @@ import (
 // bin is the folder of the binaries under test: $LANYARD_BIN, or built for this run.
 var bin string
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
+func TestMain(m *testing.M) { os.Exit(runAll(m)) }
 
-func run(m *testing.M) int {
+func runAll(m *testing.M) int {
 	if bin = os.Getenv("LANYARD_BIN"); bin != "" {
 		return m.Run()
 	}

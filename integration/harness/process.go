@@ -26,11 +26,14 @@ type Process struct {
 }
 
 // Start starts a program in its own process group, so that a terminal's interrupt reaches only its starter. The
-// kernel kills it should the starter die.
+// kernel kills it should the starter die. Of cmd's SysProcAttr the rest stays: the user it runs as, for one.
 func Start(name string, cmd *exec.Cmd) (*Process, error) {
 	p := &Process{Name: name, Log: newLog(), cmd: cmd, done: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = p.Log, p.Log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = new(syscall.SysProcAttr)
+	}
+	cmd.SysProcAttr.Setpgid, cmd.SysProcAttr.Pdeathsig = true, syscall.SIGKILL
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}

@@ -34,6 +34,7 @@ type Stage struct {
 
 	mu    sync.Mutex
 	procs []*Process
+	names map[string]int // how often each was asked for by Unique
 }
 
 // NewStage makes the directory.
@@ -102,6 +103,17 @@ func (s *Stage) Run(path string, args ...string) string {
 		s.Fatalf("%v", err)
 	}
 	return out
+}
+
+// Unique is a name that no other call gave out: the prefix and a number.
+func (s *Stage) Unique(prefix string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.names == nil {
+		s.names = map[string]int{}
+	}
+	s.names[prefix]++
+	return fmt.Sprintf("%s%d", prefix, s.names[prefix])
 }
 
 // Path is a path below the stage's directory, whose parent it makes.
