@@ -5,7 +5,6 @@ import (
 	"errors"
 	"os"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -35,6 +34,7 @@ type Response struct {
 	Tunnels     []TunnelStatus `json:"tunnels"`
 	Identity    *Identity      `json:"identity,omitempty"` // the only one
 	Identities  []Identity     `json:"identities"`
+	Bundles     []Bundle       `json:"bundles"`
 	WorkloadAPI *WorkloadAPI   `json:"workload_api,omitempty"`
 }
 
@@ -57,11 +57,25 @@ type TunnelStatus struct {
 type Identity struct {
 	OK         bool       `json:"ok"` // held, and not expired
 	SPIFFEID   string     `json:"spiffe_id,omitempty"`
+	Subject    string     `json:"subject,omitempty"` // of a certificate that is no SVID
+	Source     string     `json:"source,omitempty"`
 	Tunnels    []string   `json:"tunnels,omitempty"`
 	NotAfter   *time.Time `json:"not_after,omitempty"`
 	ExpiresIn  *int64     `json:"expires_in,omitempty"` // seconds; negative once expired
 	LastUpdate *time.Time `json:"last_update,omitempty"`
 	Error      string     `json:"error,omitempty"`
+	// SourceError is why there is no news: no stream, or a reload that failed.
+	SourceError string `json:"source_error,omitempty"`
+}
+
+// Bundle is what peers of a trust domain are verified with.
+type Bundle struct {
+	TrustDomain string     `json:"trust_domain"` // empty if peers need no SVIDs
+	Source      string     `json:"source,omitempty"`
+	Authorities int        `json:"authorities"`
+	NotAfter    *time.Time `json:"not_after,omitempty"` // of the authority that expires first
+	LastUpdate  *time.Time `json:"last_update,omitempty"`
+	Age         *int64     `json:"age,omitempty"` // seconds since LastUpdate
 }
 
 // WorkloadAPI is the health of its stream, or of the worst of several.
@@ -72,7 +86,7 @@ type WorkloadAPI struct {
 
 func (s *Server) response(ctx context.Context) Response {
 	now := time.Now()
-	resp := Response{Time: now, Revision: s.cfg.Revision, Compiler: runtime.Version(), Tunnels: []TunnelStatus{}, Identities: []Identity{}}
+	resp := Response{Time: now, Revision: s.cfg.Revision, Compiler: runtime.Version(), Tunnels: []TunnelStatus{}, Identities: []Identity{}, Bundles: []Bundle{}}
 	if name, err := os.Hostname(); err == nil {
 		resp.Hostname = name
 	}
@@ -102,33 +116,6 @@ func (c Config) identities() []metrics.IdentityStatus {
 		return nil
 	}
 	return c.Identities()
-}
-
-// identities fills in the identities, and returns why a tunnel has none, by its
-// name.
-func (r *Response) identities(list []metrics.IdentityStatus, now time.Time) map[string]error {
-	failed := map[string]error{}
-	for _, id := range list {
-		one := Identity{OK: id.Err == nil, SPIFFEID: id.SPIFFEID, NotAfter: set(id.NotAfter), LastUpdate: set(id.LastUpdate), Error: text(id.Err),
-			Tunnels: slices.DeleteFunc(slices.Clone(id.Tunnels), func(name string) bool { return name == "" })}
-		if !id.NotAfter.IsZero() {
-			left := int64(id.NotAfter.Sub(now) / time.Second)
-			one.ExpiresIn = &left
-		}
-		r.Identities = append(r.Identities, one)
-		if id.Err != nil {
-			for _, name := range id.Tunnels {
-				failed[name] = id.Err
-			}
-		}
-		if r.WorkloadAPI == nil || r.WorkloadAPI.Connected {
-			r.WorkloadAPI = &WorkloadAPI{Connected: id.Connected, Error: text(id.ConnectionErr)}
-		}
-	}
-	if len(r.Identities) == 1 {
-		r.Identity = &r.Identities[0]
-	}
-	return failed
 }
 
 // tunnels fills in the tunnels and what follows from all of them. probed has the
