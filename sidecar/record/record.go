@@ -88,6 +88,12 @@ func (r *Record) Piped(res pipe.Result) {
 		r.End(Truncated, res.Err)
 	case pipe.Alert:
 		r.End(RefusedByPeer, res.Err)
+	case pipe.IdleTimeout:
+		r.End(IdleTimeout, res.Err)
+	case pipe.CloseTimeout:
+		r.End(CloseTimeout, res.Err)
+	case pipe.MaxAge:
+		r.End(MaxAge, res.Err)
 	case pipe.Aborted:
 		r.End(Shutdown, res.Err)
 	default:
