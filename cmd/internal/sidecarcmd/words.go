@@ -1,0 +1,135 @@
+package sidecarcmd
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/lanyard-mtls/lanyard/internal/hclconf"
+	"github.com/lanyard-mtls/lanyard/sidecar/setting"
+)
+
+// worded is an error in the words of the command line or file it is about.
+type worded struct {
+	text string
+	err  error
+}
+
+func (w *worded) Error() string { return w.text }
+func (w *worded) Unwrap() error { return w.err }
+
+// flagWord gives the flag for a setting's key, with where its value is from if that isn't the command line. Several flags may set
+// one: it is the first of those that were used.
+func (o *options) flagWord(flags []flag, key string) (string, bool) {
+	var found *flag
+	for i := range flags {
+		f := &flags[i]
+		if f.key != key {
+			continue
+		}
+		if o.given(f.name) || o.from[f.name] != "" {
+			found = f
+			break
+		}
+		if found == nil {
+			found = f
+		}
+	}
+	if found == nil {
+		return "", false
+	}
+	if from := o.from[found.name]; from != "" {
+		return "--" + found.name + ", from $" + from + ",", true
+	}
+	return "--" + found.name, true
+}
+
+// inFlags words the setting.Errors in err by flag, one a line.
+func (o *options) inFlags(flags []flag, err error) error {
+	var out []error
+	for _, err := range setting.All(err) {
+		e, ok := errors.AsType[*setting.Error](err)
+		if !ok {
+			out = append(out, err)
+			continue
+		}
+		name, ok := o.flagWord(flags, e.Key)
+		if !ok {
+			out = append(out, err)
+			continue
+		}
+		out = append(out, &worded{words(name, e), err})
+	}
+	return errors.Join(out...)
+}
+
+// words is e with another name for its setting.
+func words(name string, e *setting.Error) string {
+	if e.Value == "" {
+		return name + ": " + e.Problem
+	}
+	return name + " " + e.Value + ": " + e.Problem
+}
+
+// keyPaths are where the settings are in a file, by key: in its tunnel, or at the top. Those not named here are at the top of
+// either.
+func keyPaths() map[string]string {
+	return map[string]string{
+		"status": "status.listen", "pprof": "status.pprof", "shutdown": "status.shutdown",
+		"metrics_prefix": "metrics.prefix", "metrics_graphite": "metrics.graphite", "metrics_url": "metrics.url", "metrics_interval": "metrics.interval",
+
+		"spiffe_id": "identity.spiffe_id", "hint": "identity.hint", "cert": "identity.cert", "key": "identity.key", "ca_cert": "identity.ca_cert",
+		"keystore": "identity.keystore", "store_pass": "identity.store_pass_file", "none": "identity.none", "trust_bundle": "identity.trust_bundle",
+		"pkcs11_module": "identity.pkcs11.module", "pkcs11_token_label": "identity.pkcs11.token_label", "pkcs11_pin": "identity.pkcs11.pin_file",
+		"auto_acme_cert": "identity.acme.name", "auto_acme_email": "identity.acme.email",
+		"auto_acme_agree_to_tos": "identity.acme.agree_to_tos", "auto_acme_ca": "identity.acme.ca", "auto_acme_testca": "identity.acme.test_ca",
+
+		"allow_all": "policy.allow_all", "own_trust_domain": "policy.own_trust_domain", "allow_uris": "policy.allow_uris",
+		"allow_trust_domains": "policy.allow_trust_domains", "deny_uris": "policy.deny_uris", "allow_cns": "policy.allow_cns",
+		"allow_ous": "policy.allow_ous", "allow_dns_names": "policy.allow_dns_names", "allow_ips": "policy.allow_ips", "pins": "policy.pins",
+		"rego": "policy.rego", "query": "policy.query", "disable_authentication": "policy.disable_authentication",
+
+		"connect": "timeouts.connect", "close": "timeouts.close", "idle": "timeouts.idle", "max_age": "timeouts.max_age",
+		"connections": "limits.connections", "per_peer": "limits.per_peer", "handshakes": "limits.handshakes",
+		"keep_alive": "tcp.keep_alive", "user_timeout": "tcp.user_timeout",
+		"max_version": "tls.max_version", "cipher_suites": "tls.cipher_suites",
+	}
+}
+
+// inFile adds the setting.Errors in err to the faults of f, each at its line: that of the setting or, if it isn't there, of the
+// block that lacks it.
+func inFile(f *hclconf.File, err error) {
+	paths := keyPaths()
+	for _, err := range setting.All(err) {
+		e, ok := errors.AsType[*setting.Error](err)
+		if !ok {
+			f.Errorf(hclconf.Pos{}, "%v", err)
+			continue
+		}
+		path := e.Key
+		if p, ok := paths[e.Key]; ok {
+			path = p
+		}
+		if e.Tunnel != "" {
+			path = tunnelPath(e.Tunnel) + ": " + path
+		}
+		f.Errorf(nearest(f, path), "%s", words(path, e))
+	}
+}
+
+// nearest is the place of the key with the path, or of the innermost block that would hold it.
+func nearest(f *hclconf.File, path string) hclconf.Pos {
+	for at := path; at != ""; {
+		if f.Has(at) {
+			return f.At(at)
+		}
+		i := strings.LastIndexAny(at, ".:")
+		if strings.HasSuffix(at, `"`) {
+			i = strings.LastIndex(at, ` "`)
+		}
+		if i < 0 {
+			break
+		}
+		at = at[:i]
+	}
+	return hclconf.Pos{}
+}
