@@ -24,7 +24,7 @@ func compile(c Config, d Deps, anyEngine bool) (Policy, error) {
 	hashes := b.pins()
 	if c.Rego.used() && !anyEngine {
 		s.engine = b.engine()
-		s.query = d.Name("query") + " " + c.Rego.Query
+		s.query = d.Name("query") + " " + printable(c.Rego.Query)
 	}
 	if err := errors.Join(b.errs...); err != nil {
 		return nil, err
@@ -124,14 +124,14 @@ func (b *builder) pins() []pin {
 
 func (b *builder) engine() Engine {
 	if b.d.Rego == nil {
-		b.add(setting.Errorf("rego", b.c.Rego.Path, "this binary was built without OPA: use one that has it, or rules"))
+		b.add(setting.Errorf("rego", given(b.c.Rego.Path), "this binary was built without OPA: use one that has it, or rules"))
 		return nil
 	}
 	e, err := b.d.Rego(b.c.Rego)
 	if err != nil {
 		var known *setting.Error
 		if !errors.As(err, &known) {
-			err = setting.Errorf("rego", b.c.Rego.Path, "%w", err)
+			err = setting.Errorf("rego", given(b.c.Rego.Path), "%w", err)
 		}
 		b.add(err)
 	}

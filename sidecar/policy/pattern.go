@@ -15,6 +15,7 @@ type pattern struct {
 	text     string   // as written
 	segments []string // without a last "**"
 	open     bool     // ended in "**"
+	prefix   string   // what every URI that matches begins with
 }
 
 var (
@@ -44,11 +45,18 @@ func parsePattern(s string) (pattern, error) {
 			return pattern{}, errStar
 		}
 	}
+	p.prefix = strings.Join(p.segments, "/")
+	if star := slices.Index(p.segments, "*"); star >= 0 {
+		p.prefix = strings.Join(append(slices.Clone(p.segments[:star]), ""), "/")
+	}
 	return p, nil
 }
 
 // matches reports whether uri matches. Its time is linear in the URI's length.
 func (p pattern) matches(uri string) bool {
+	if !strings.HasPrefix(uri, p.prefix) {
+		return false // most patterns of a long list
+	}
 	if p.matchesExactly(uri) {
 		return true
 	}
@@ -73,6 +81,9 @@ func (p pattern) matchesExactly(uri string) bool {
 
 // agrees returns how many bytes at the start of uri the pattern has nothing against.
 func (p pattern) agrees(uri string) int {
+	if !strings.HasPrefix(uri, p.prefix) {
+		return common(p.prefix, uri)
+	}
 	at, more := 0, true
 	for _, seg := range p.segments {
 		if !more {

@@ -39,7 +39,7 @@ func parsePin(s string) (pin, error) {
 	}
 	hash, ok := pinHash(algo)
 	if !ok {
-		return pin{}, fmt.Errorf("unknown algorithm %q: give sha256, sha384 or sha512", algo)
+		return pin{}, fmt.Errorf("unknown algorithm %s: give sha256, sha384 or sha512", quote(algo))
 	}
 	digest, err := base64.StdEncoding.DecodeString(encoded)
 	if err != nil {

@@ -16,7 +16,7 @@ func (p pattern) possible() error {
 	}
 	scheme, _, ok := strings.Cut(p.segments[0], ":")
 	if !ok {
-		return fmt.Errorf("matches no URI, as it has no scheme: write spiffe://%s", strings.TrimLeft(p.text, "/"))
+		return fmt.Errorf("matches no URI, as it has no scheme: write %s", printable("spiffe://"+strings.TrimLeft(p.text, "/")))
 	}
 	if scheme != "spiffe" {
 		if strings.EqualFold(scheme, "spiffe") {
@@ -42,7 +42,7 @@ func (p pattern) possibleID() error {
 			err = spiffeid.ValidatePathSegment(seg)
 		}
 		if err != nil {
-			return fmt.Errorf("matches no SPIFFE ID: %q: %w", seg, err)
+			return fmt.Errorf("matches no SPIFFE ID: %s: %w", quote(seg), err)
 		}
 	}
 	return nil

@@ -68,13 +68,13 @@ func (c Config) exclusions(name func(string) string) []error {
 func (c Config) completeness(name func(string) string) []error {
 	var errs []error
 	if c.Rego.Path != "" && c.Rego.Query == "" {
-		errs = append(errs, setting.Errorf("query", "", "is missing: %s %s needs one, such as data.lanyard.allow", name("rego"), c.Rego.Path))
+		errs = append(errs, setting.Errorf("query", "", "is missing: %s %s needs one, such as data.lanyard.allow", name("rego"), given(c.Rego.Path)))
 	}
 	if c.Rego.Path == "" && c.Rego.Query != "" {
-		errs = append(errs, setting.Errorf("rego", "", "is missing: %s %s needs the policy's file or bundle", name("query"), c.Rego.Query))
+		errs = append(errs, setting.Errorf("rego", "", "is missing: %s %s needs the policy's file or bundle", name("query"), given(c.Rego.Query)))
 	}
 	if c.Rego.Timeout < 0 {
-		errs = append(errs, setting.Errorf("query", c.Rego.Query, "its time limit is %s: it must be more than 0", c.Rego.Timeout))
+		errs = append(errs, setting.Errorf("query", given(c.Rego.Query), "its time limit is %s: it must be more than 0", c.Rego.Timeout))
 	}
 	allows := false
 	for _, key := range c.used() {
@@ -94,7 +94,7 @@ func (c Config) completeness(name func(string) string) []error {
 				name("own_trust_domain")))
 		}
 	case c.Direction != Inbound && c.Direction != "":
-		errs = append(errs, setting.Errorf("direction", c.Direction, "unknown: give %s or %s", Inbound, Outbound))
+		errs = append(errs, setting.Errorf("direction", given(c.Direction), "unknown: give %s or %s", Inbound, Outbound))
 	case !allows:
 		errs = append(errs, setting.Errorf("allow_uris", "", "is missing, so nobody may connect: give a pattern (such as spiffe://TRUST-DOMAIN/**) or %s", name("allow_all")))
 	}
