@@ -18,14 +18,21 @@ type Config struct {
 	Level  string // see ParseLevel; "" is INFO
 	Format string // "text" or "json"; "" is text
 	File   string // appended to, made 0640 if absent; "" logs to the writer Open is given
-	Source bool   // each line with file and line of the code that logs
+	Syslog string // a tag: logs to the local syslog daemon under it, as facility DAEMON, and not to the writer Open is given
+	// SyslogSocket is where that daemon listens; "" for where it usually does.
+	SyslogSocket string
+	Source       bool // each line with file and line of the code that logs
 }
 
-// Open makes the logger. Lines go to cfg.File, or to w. Close the closer when nothing logs any more.
+// Open makes the logger. Lines go to cfg.File, to syslog, or to w. Close the closer when nothing logs any more.
 func Open(cfg Config, w io.Writer) (*slog.Logger, io.Closer, error) {
 	level, levelErr := ParseLevel(cfg.Level)
 	if err := errors.Join(levelErr, checkFormat(cfg.Format)); err != nil {
 		return nil, nil, err
+	}
+	opts := &slog.HandlerOptions{Level: level, AddSource: cfg.Source, ReplaceAttr: levelName}
+	if cfg.Syslog != "" {
+		return openSyslogLog(cfg, opts)
 	}
 	var closer io.Closer = io.NopCloser(nil)
 	if cfg.File != "" {
@@ -35,7 +42,7 @@ func Open(cfg Config, w io.Writer) (*slog.Logger, io.Closer, error) {
 		}
 		w, closer = f, f
 	}
-	return slog.New(handler(w, cfg.Format, &slog.HandlerOptions{Level: level, AddSource: cfg.Source, ReplaceAttr: levelName})), closer, nil
+	return slog.New(handler(w, cfg.Format, opts)), closer, nil
 }
 
 // NewLogger makes a logger to w; see Config for level and format.
