@@ -9,8 +9,9 @@ const (
 	// readSize is the most that is taken from a socket at once, in bytes: eight
 	// full TLS records.
 	readSize = 128 << 10
-	// bufferSize also holds what readSize bytes become as TLS records.
-	bufferSize = readSize + 4<<10
+	// bufferSize also holds what readSize bytes become as TLS records, and what they
+	// become when the rest of a record comes with them.
+	bufferSize = readSize + 20<<10
 )
 
 // Buffers are the buffers that the connections of one process share. A

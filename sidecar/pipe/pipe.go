@@ -5,178 +5,165 @@ package pipe
 
 import (
 	"context"
-	"errors"
-	"io"
-	"net"
 	"sync"
-	"syscall"
+	"sync/atomic"
+	"time"
+
+	"github.com/lanyard-mtls/lanyard/sidecar/poll"
 )
 
-// Cause is how a pipe ended, in a word. The worse one wins where its two
-// directions ended differently.
-type Cause int
+// Counters are live counts of bytes. Many pipes may share them.
+type Counters struct {
+	Forward  atomic.Int64 // bytes that went from a to b
+	Backward atomic.Int64 // bytes that went from b to a
+}
+
+// Options are the limits of a pipe; the zero value has none. Each is kept to within
+// milliseconds.
+type Options struct {
+	// IdleTimeout ends a pipe through which no byte went for so long.
+	IdleTimeout time.Duration
+	// CloseTimeout ends a pipe of which one direction has ended, and through the
+	// other one of which no byte went for so long.
+	CloseTimeout time.Duration
+	// Deadline is when the pipe ends, whatever it does.
+	Deadline time.Time
+	// Counters are added to while bytes move; may be nil.
+	Counters *Counters
+}
+
+// Pipe is one that was started. It has no goroutine: its sockets' event loop calls
+// it when there is something to do.
+type Pipe struct {
+	opt  Options
+	done func(Result)
+
+	mu     sync.Mutex
+	loop   *poll.Loop // nil if there was none for it
+	ways   [2]way     // guarded by mu, as is what follows
+	over   int        // ways in which nothing is left to move
+	quiet  int64      // when the first of them was over, by the loop's clock
+	state  state
+	queued bool // the loop will call Run
+	timer  poll.Timer
+	cause  Cause
+	err    error
+
+	active atomic.Int64 // when a byte last moved, by the loop's clock
+}
+
+type state uint8
 
 const (
-	// Closed: both ends said that they were done.
-	Closed Cause = iota
-	// Reset: one end was reset, or went away while it was written to.
-	Reset
-	// TimedOut: an end stopped answering the kernel's probes.
-	TimedOut
-	// Failed: any other error.
-	Failed
-	// Truncated: a TLS peer went away without close_notify.
-	Truncated
-	// Alert: a TLS peer sent an alert other than close_notify, such as a refusal
-	// of our certificate (in TLS 1.3 that comes after our handshake is done).
-	Alert
-	// CloseTimeout: after one direction had ended, no byte came for too long.
-	CloseTimeout
-	// IdleTimeout: no byte came either way for too long.
-	IdleTimeout
-	// MaxAge: it reached the greatest age it was allowed.
-	MaxAge
-	// Aborted: our side ended it, see Result.Err.
-	Aborted
+	moving state = iota
+	ending       // a goroutine closes the sockets, see end
+	closed
 )
 
-// Result tells what a pipe did.
-type Result struct {
-	Forward  int64 // bytes that went from a to b
-	Backward int64 // bytes that went from b to a
-	Cause    Cause
-	Err      error // nil if Cause is Closed
+// way is one direction.
+type way struct {
+	src, dst *End
+	state    wayState
+	unsent   int64         // bytes of src that dst's socket keeps, as the kernel did not take all
+	total    int64         // bytes that it took
+	count    *atomic.Int64 // the same, for all pipes together; may be nil
 }
 
-// Join moves bytes between a and b until both directions have ended, and closes
-// both. Each direction ends by itself: an end that is done sending still
-// receives, until it is gone. An error on reading ends both, with a reset towards the end that is
-// still there, so that it does not take half for the whole; what was read before
-// is delivered first. The end of ctx ends both at once, with its cause.
+type wayState uint8
+
+const (
+	open    wayState = iota
+	closing          // src is done sending, and dst has yet to be told
+	ended            // src is done sending, and dst was told
+	refused          // dst takes no more
+)
+
+// Start moves bytes between a and b, until both directions have ended, and closes
+// both. It returns at once. Each direction ends by itself: an end that is done
+// sending still receives, until it is gone. An error on reading ends both, with a
+// reset towards the end that is still there, so that it does not take half for the
+// whole; what was read before is delivered first. Then done is called, once, on a
+// goroutine of its own.
+func Start(a, b *End, opt Options, done func(Result)) *Pipe {
+	p := &Pipe{opt: opt, done: done}
+	p.ways = [2]way{{src: a, dst: b}, {src: b, dst: a}}
+	if c := opt.Counters; c != nil {
+		p.ways[0].count, p.ways[1].count = &c.Forward, &c.Backward
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	loop, err := poll.Watch(a.sock.Conn, b.sock.Conn)
+	if err != nil {
+		p.because(Failed, err)
+		p.abort()
+		return p
+	}
+	p.loop = loop
+	p.active.Store(loop.Tick())
+	a.attach(p)
+	b.attach(p)
+	p.limit()
+	p.turn()
+	return p
+}
+
+// attach hands e to the pipe.
+func (e *End) attach(p *Pipe) {
+	e.sock.piped = true
+	e.pipe, e.handler, e.writable, e.held = p, e, true, e.tls != nil
+	e.note(e.sock.Attach(&e.handler))
+}
+
+// note takes down what happened to the socket.
+func (e *End) note(ev poll.Events) {
+	e.readable = e.readable || ev&(poll.Readable|poll.Gone) != 0
+	e.ended = e.ended || ev&(poll.Ended|poll.Gone) != 0
+	e.writable = e.writable || ev&(poll.Writable|poll.Gone) != 0
+	e.gone = e.gone || ev&poll.Gone != 0
+}
+
+// Ready implements poll.Handler.
+func (e *End) Ready(ev poll.Events) {
+	p := e.pipe
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e.note(ev)
+	p.turn()
+}
+
+// Run implements poll.Task: it goes on where turn left off.
+func (p *Pipe) Run() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.queued = false
+	p.turn()
+}
+
+// Abort ends the pipe at once, with a reset both ways: its Cause is Aborted, its Err
+// cause. It may be called from any goroutine, and after the end.
+func (p *Pipe) Abort(cause error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.because(Aborted, cause)
+	p.abort()
+}
+
+// Active is when a byte last moved, or the pipe was started.
+func (p *Pipe) Active() time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.loop == nil {
+		return time.Time{}
+	}
+	return p.loop.Time(p.active.Load())
+}
+
+// Join is Start for a caller that waits. The end of ctx aborts the pipe, with its
+// cause.
 func Join(ctx context.Context, a, b *End) Result {
-	j := &join{}
-	a.sock.joined, b.sock.joined = true, true
-	stop := context.AfterFunc(ctx, func() {
-		j.ended(Aborted, context.Cause(ctx))
-		a.sock.Reset()
-		b.sock.Reset()
-	})
-	var res Result
-	var wg sync.WaitGroup
-	wg.Go(func() { res.Backward = j.copy(a, b) })
-	res.Forward = j.copy(b, a)
-	wg.Wait()
-	socks := []*Socket{a.sock, b.sock}
-	if cause, _ := j.result(); cause != Closed {
-		for _, s := range socks { // there may be unread input, which makes closing a reset
-			s.awaitDelivery()
-		}
-	}
-	stop()
-	for _, s := range socks {
-		s.Close()
-		s.dropIn()
-		s.dropOut()
-	}
-	res.Cause, res.Err = j.result()
-	return res
-}
-
-// join is what the goroutines of a pipe share.
-type join struct {
-	mu    sync.Mutex
-	cause Cause // guarded by mu
-	err   error // guarded by mu
-	over  int   // directions in which nothing is left to move; guarded by mu
-}
-
-func (j *join) ended(c Cause, err error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if c > j.cause {
-		j.cause, j.err = c, err
-	}
-}
-
-// directionOver counts a direction that is over, but for a half-close to be passed
-// on, and reports whether both are.
-func (j *join) directionOver() bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.over++
-	return j.over == 2
-}
-
-func (j *join) bothOver() bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.over == 2
-}
-
-func (j *join) result() (Cause, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.cause, j.err
-}
-
-// copy moves bytes from src to dst until src is done or either fails.
-func (j *join) copy(dst, src *End) (total int64) {
-	for {
-		buf, err := src.next()
-		if err != nil {
-			j.sourceEnded(dst, src, err)
-			return total
-		}
-		n, err := dst.write(buf.data)
-		src.sock.buffers.give(buf)
-		total += int64(n)
-		if err != nil {
-			// What dst sent before it went away is still to be delivered: the
-			// other direction ends by reading it to its end.
-			j.failed(err)
-			if j.directionOver() {
-				dst.sock.stopAwaiting()
-			}
-			return total
-		}
-	}
-}
-
-func (j *join) sourceEnded(dst, src *End, err error) {
-	if err == io.EOF {
-		last := j.directionOver()
-		if err := dst.closeWrite(); err != nil {
-			j.failed(err)
-		}
-		if last {
-			dst.sock.stopAwaiting()
-			return
-		}
-		// src is done sending, and may vanish before dst is.
-		if err = src.sock.awaitGone(); err == nil || j.bothOver() {
-			return
-		}
-	}
-	j.failed(err)
-	src.sock.closeAfterAlert()
-	dst.sock.resetAfterFlush()
-}
-
-func (j *join) failed(err error) {
-	var op *net.OpError
-	var netErr net.Error
-	switch {
-	case errors.Is(err, net.ErrClosed):
-		// Closed by the other direction or by ctx, which told why.
-	case errors.Is(err, ErrTruncated):
-		j.ended(Truncated, err)
-	case errors.As(err, &op) && op.Op == "remote error":
-		j.ended(Alert, err)
-	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ENOTCONN):
-		j.ended(Reset, err)
-	case errors.As(err, &netErr) && netErr.Timeout():
-		j.ended(TimedOut, err)
-	default:
-		j.ended(Failed, err)
-	}
+	result := make(chan Result, 1)
+	p := Start(a, b, Options{}, func(res Result) { result <- res })
+	stop := context.AfterFunc(ctx, func() { p.Abort(context.Cause(ctx)) })
+	defer stop()
+	return <-result
 }

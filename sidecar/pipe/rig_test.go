@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/lanyard-mtls/lanyard/internal/testca"
+	"github.com/lanyard-mtls/lanyard/sidecar/poll"
 )
 
 // rig is a pipe between two far ends: near <-> [a, b] <-> far. The link between
@@ -40,8 +41,9 @@ type nearEnd struct {
 func newRigWith(t *testing.T, a, b kind, change func(*nearEnd)) *rig {
 	t.Helper()
 	buffers := new(Buffers)
-	near, aEnd := link(t, a, buffers, change)
-	far, bEnd := link(t, b, buffers, func(*nearEnd) {})
+	poller := newPoller(t)
+	near, aEnd := link(t, poller, a, buffers, change)
+	far, bEnd := link(t, poller, b, buffers, func(*nearEnd) {})
 	ctx, cancel := context.WithCancelCause(t.Context())
 	r := &rig{near: near, far: far, buffers: buffers, result: make(chan Result, 1), cancel: cancel}
 	done := make(chan struct{})
@@ -61,8 +63,16 @@ func newRigWith(t *testing.T, a, b kind, change func(*nearEnd)) *rig {
 	return r
 }
 
+func newPoller(t testing.TB) *poll.Poller {
+	t.Helper()
+	p, err := poll.New(poll.Config{})
+	check(t, err)
+	t.Cleanup(func() { check(t, p.Close()) })
+	return p
+}
+
 // link connects a far end to an End of a pipe.
-func link(t *testing.T, k kind, buffers *Buffers, change func(*nearEnd)) (net.Conn, *End) {
+func link(t *testing.T, poller *poll.Poller, k kind, buffers *Buffers, change func(*nearEnd)) (net.Conn, *End) {
 	t.Helper()
 	network, address := "tcp", "127.0.0.1:0"
 	if k == uds {
@@ -71,7 +81,9 @@ func link(t *testing.T, k kind, buffers *Buffers, change func(*nearEnd)) (net.Co
 		t.Cleanup(func() { os.RemoveAll(dir) })
 		network, address = "unix", filepath.Join(dir, "s")
 	}
-	l, err := net.Listen(network, address)
+	listener, err := net.Listen(network, address)
+	check(t, err)
+	l, err := poller.Listener(listener)
 	check(t, err)
 	defer l.Close()
 	outer, err := net.Dial(network, l.Addr().String())

@@ -1,55 +1,45 @@
 package pipe
 
 import (
-	"fmt"
 	"io"
 	"net"
-	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lanyard-mtls/lanyard/sidecar/poll"
 )
 
-// Socket is a TCP or UNIX socket that can be waited on without holding a buffer.
-// It is also the net.Conn under a tls.Conn: plain until Join takes it over, and
-// from then on Read hands out what has been taken in and says wouldBlock when
-// that is used up, while Write gathers records until flush.
+// Socket is a TCP or UNIX socket. It is also the net.Conn under a tls.Conn: until a
+// pipe takes it over, Read and Write wait, for the handshake; from then on Read
+// hands out what has been taken in and says wouldBlock when that is used up, while
+// Write gathers records until flush. It is of one goroutine at a time, but for the
+// methods that close it.
 type Socket struct {
-	net.Conn // what it wraps; its Read and Write block
-	raw      syscall.RawConn
-	buffers  *Buffers
+	*poll.Conn
+	buffers *Buffers
+	piped   bool // a pipe has taken it over
 
-	joined bool // set before the goroutines of Join start
+	in      *buffer // taken in and not handed out yet
+	inErr   error   // what the last read said; io.EOF after a FIN
+	sawEnd  bool    // Read has returned inErr
+	records records // where Read is
 
-	// Of the reading goroutine.
-	in     *buffer // taken in and not handed out yet
-	inErr  error   // what the last system call said; io.EOF after a FIN
-	sawEnd bool    // Read has returned inErr
-	fillFn func(fd uintptr) bool
+	out    *buffer // gathered, not written yet
+	outErr error   // what the last write said
+	reset  bool    // a write was told of a reset
 
-	writeMu sync.Mutex // held while bytes are written, and from gather to flush
-	reset   bool       // a write was told of a reset; guarded by writeMu
-
-	outMu  sync.Mutex // held for moments only, after writeMu if that is needed
-	out    *buffer    // gathered, not written yet; guarded by outMu
-	outErr error      // guarded by outMu
-
-	closing sync.Once
+	lone *poll.Poller // see adopt
 }
 
-// NewSocket wraps conn, which must be a *net.TCPConn or *net.UnixConn.
+// NewSocket wraps conn, which should be a *poll.Conn.
 func NewSocket(conn net.Conn, buffers *Buffers) (*Socket, error) {
-	sc, ok := conn.(syscall.Conn)
+	c, ok := conn.(*poll.Conn)
 	if !ok {
-		return nil, fmt.Errorf("connection of type %T has no file descriptor", conn)
+		return adopt(conn, buffers)
 	}
-	raw, err := sc.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	s := &Socket{Conn: conn, raw: raw, buffers: buffers}
-	s.fillFn = s.tryFill // once: a method value allocates
-	return s, nil
+	return &Socket{Conn: c, buffers: buffers}, nil
 }
 
 // wouldBlock is what Read returns when everything taken in is handed out.
@@ -62,86 +52,85 @@ func (wouldBlock) Timeout() bool { return true }
 
 func (wouldBlock) Temporary() bool { return true }
 
-// Read implements net.Conn for the tls.Conn above.
+// Read implements net.Conn for the tls.Conn above. It hands out a record's header
+// and then the record, never more: crypto/tls keeps its input buffer at the largest
+// size that it ever had, which is that of a record then.
 func (s *Socket) Read(b []byte) (int, error) {
-	if !s.joined {
-		return s.Conn.Read(b)
-	}
-	if s.in == nil {
+	for s.in == nil {
 		if s.inErr != nil {
 			s.sawEnd = true
 			return 0, s.inErr
 		}
-		return 0, wouldBlock{}
+		if s.piped {
+			return 0, wouldBlock{}
+		}
+		if err := s.await(); err != nil {
+			return 0, err
+		}
 	}
-	n := copy(b, s.in.data)
+	n := copy(b, s.in.data[:min(len(s.in.data), s.records.next())])
+	s.records.pass(s.in.data[:n])
 	if s.in.data = s.in.data[n:]; len(s.in.data) == 0 {
-		s.buffers.give(s.in)
-		s.in = nil
+		s.dropIn()
 	}
 	return n, nil
 }
 
-// fill waits for input and takes in what is there. It returns nil if there is
-// some, io.EOF after a FIN, or the error of the socket.
-func (s *Socket) fill() error {
-	if s.in != nil || s.inErr != nil {
-		return s.inErr
+// await waits for input, for a goroutine.
+func (s *Socket) await() error {
+	for {
+		switch _, err := s.fill(); err {
+		case nil, io.EOF:
+			return nil
+		case unix.EAGAIN:
+			if err := s.WaitRead(); err != nil {
+				return err
+			}
+		default:
+			s.inErr = &net.OpError{Op: "read", Net: s.Network(), Source: s.LocalAddr(), Addr: s.RemoteAddr(), Err: err}
+			return nil
+		}
 	}
-	if err := s.raw.Read(s.fillFn); err != nil {
-		s.inErr = err
-	}
-	if s.inErr == io.EOF && s.wasReset() {
-		s.inErr = syscall.ECONNRESET
-	}
-	if s.in != nil {
-		return nil
-	}
-	return s.inErr
 }
 
-// tryFill does the system call. The runtime calls it at once and whenever the
-// socket became readable, until it returns true; in between, no buffer is held.
-func (s *Socket) tryFill(fd uintptr) bool {
-	buf := s.buffers.take()
-	for {
-		n, err := unix.Read(int(fd), buf.array[:readSize])
-		switch {
-		case err == unix.EINTR:
-			continue
-		case n > 0:
-			buf.data = buf.array[:n]
-			s.in = buf
-			return true
-		}
-		s.buffers.give(buf)
-		if err == unix.EAGAIN {
-			return false
-		}
-		if s.inErr = err; err == nil {
-			s.inErr = io.EOF
-		}
-		return true
+// fill takes in what is there; more says that there may be more. The error is
+// EAGAIN if there is nothing, io.EOF after a FIN, or that of the socket.
+func (s *Socket) fill() (more bool, err error) {
+	if s.in != nil || s.inErr != nil {
+		return false, s.inErr
 	}
+	buf := s.buffers.take()
+	n, err := s.TryRead(buf.array[:readSize])
+	if err != nil {
+		s.buffers.give(buf)
+		if err == io.EOF && s.wasReset() {
+			err = syscall.ECONNRESET
+		}
+		if err != unix.EAGAIN {
+			s.inErr = err
+		}
+		return false, err
+	}
+	buf.data = buf.array[:n]
+	s.in = buf
+	return n == readSize, nil
 }
 
 // wasReset tells a reset from a FIN after a read of zero bytes. The kernel reports
 // a reset once: if a write came first, a read then looks like a regular end. A
 // write after a FIN fails with EPIPE instead, and leaves that end a regular one.
 func (s *Socket) wasReset() bool {
-	closed := false
-	if err := s.raw.Control(func(fd uintptr) {
-		closed = isClosed(fd) // never a UNIX socket: its FIN is one
-	}); err != nil || !closed {
-		return false
-	}
-	// On a closed socket a write does not last.
-	s.writeMu.Lock()
-	defer s.writeMu.Unlock()
-	return s.reset
+	return s.reset && s.isClosed()
 }
 
-// isClosed reports whether a TCP connection is no more, for both directions.
+// isClosed reports whether a TCP connection is no more, for both directions; never
+// of a UNIX socket.
+func (s *Socket) isClosed() (closed bool) {
+	// A socket that is closed here says no.
+	_ = s.Control(func(fd uintptr) { closed = isClosed(fd) })
+	return closed
+}
+
 func isClosed(fd uintptr) bool {
 	const tcpClose = 7 // TCP_CLOSE of linux/tcp_states.h
 	info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
@@ -161,4 +150,13 @@ func (s *Socket) dropIn() {
 		s.buffers.give(s.in)
 		s.in = nil
 	}
+}
+
+// SetWriteDeadline implements net.Conn. crypto/tls sets one in the past once it
+// has sent close_notify, which in a pipe has yet to be flushed: it is not wanted.
+func (s *Socket) SetWriteDeadline(t time.Time) error {
+	if s.piped {
+		return nil
+	}
+	return s.Conn.SetWriteDeadline(t)
 }

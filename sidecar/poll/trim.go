@@ -1,0 +1,4 @@
+package poll
+
+// trim gives memory back.
+func (p *Poller) trim() { <-p.stop }
