@@ -78,6 +78,14 @@ func parseTCP(s string, u *url.URL) (Addr, error) {
 	return Addr{Network: "tcp", Address: ap.String()}, nil
 }
 
+// AddrError says what is wrong with the address of a Workload API.
+type AddrError struct{ Addr, Problem string }
+
+// Error implements error.
+func (e *AddrError) Error() string {
+	return fmt.Sprintf("address %q of the Workload API %s", e.Addr, e.Problem)
+}
+
 func addrError(s, what string) error {
-	return fmt.Errorf("address %q of the Workload API %s: use unix:///PATH or tcp://IP:PORT", s, what)
+	return &AddrError{Addr: s, Problem: what + ": use unix:///PATH or tcp://IP:PORT"}
 }

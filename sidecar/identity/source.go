@@ -2,10 +2,10 @@ package identity
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/lanyard-mtls/lanyard/internal/workload"
+	"github.com/lanyard-mtls/lanyard/sidecar/setting"
 )
 
 var (
@@ -41,10 +41,16 @@ func New(c Config, d Deps) (Source, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	if c.WorkloadAPI != "" {
+	switch {
+	case c.WorkloadAPI != "":
 		return newWorkloadAPI(c, d)
+	case c.ACME != (ACME{}):
+		return newACME(c, d)
+	case c.PKCS11 != (PKCS11{}) && d.PKCS11 == nil:
+		return nil, setting.Errorf("pkcs11_module", c.PKCS11.Module, "this binary was built without PKCS#11: build it with cgo and -tags pkcs11")
+	default:
+		return newFiles(c, d), nil
 	}
-	return nil, errors.New("not built yet")
 }
 
 // Status is what there is to tell about an identity.

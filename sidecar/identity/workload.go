@@ -8,7 +8,6 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/lanyard-mtls/lanyard/internal/workload"
-	"github.com/lanyard-mtls/lanyard/sidecar/setting"
 )
 
 // WorkloadAPI is the Source of one SVID of a Workload API.
@@ -29,10 +28,10 @@ func FromWorkloadAPI(client *workload.Client, id spiffeid.ID) *WorkloadAPI {
 	return &WorkloadAPI{client: client, choice: workload.Choice{ID: id}, show: true, now: time.Now}
 }
 
-func newWorkloadAPI(c Config, d Deps) (*WorkloadAPI, error) {
+func newWorkloadAPI(c Config, d Deps) (Source, error) {
 	client, err := workload.New(workload.Config{Addr: c.WorkloadAPI, Log: d.Log, Now: d.Now})
 	if err != nil {
-		return nil, setting.Errorf("workload_api", c.WorkloadAPI, "%w", err)
+		return nil, addrError(c.WorkloadAPI, err)
 	}
 	return &WorkloadAPI{client: client, choice: workload.Choice{ID: c.SPIFFEID, Hint: c.Hint}, show: !c.None, now: d.Now}, nil
 }

@@ -14,11 +14,35 @@ var errEncrypted = errors.New(`the private key is encrypted: write it without a 
 
 // ParsePEM reads certificates and at most one private key, in any order. What is neither is passed over.
 func ParsePEM(data []byte) (Contents, error) {
+	return parsePEM(data, func(string) bool { return true })
+}
+
+// ParseCertificates is [ParsePEM] that passes over private keys.
+func ParseCertificates(data []byte) (Contents, error) {
+	return parsePEM(data, func(kind string) bool { return !isKey(kind) })
+}
+
+// ParseKey is [ParsePEM] that passes over certificates, but not over there being no private key.
+func ParseKey(data []byte) (crypto.Signer, error) {
+	c, err := parsePEM(data, isKey)
+	if err == nil && c.Key == nil {
+		err = errors.New("holds no PEM private key")
+	}
+	return c.Key, err
+}
+
+func isKey(kind string) bool { return kind == "PRIVATE KEY" || strings.HasSuffix(kind, " PRIVATE KEY") }
+
+// parsePEM reads the blocks of the wanted types.
+func parsePEM(data []byte, wanted func(kind string) bool) (Contents, error) {
 	var c Contents
 	for {
 		var block *pem.Block
 		if block, data = pem.Decode(data); block == nil {
 			return c, nil
+		}
+		if !wanted(block.Type) {
+			continue
 		}
 		if err := c.add(block); err != nil {
 			return Contents{}, err
@@ -36,7 +60,7 @@ func (c *Contents) add(block *pem.Block) error {
 		c.Certificates = append(c.Certificates, cert)
 	case block.Type == "PKCS7":
 		return errors.New(`a PKCS7 block: write its certificates one by one, as "openssl pkcs7 -print_certs -in FILE -out NEWFILE" does`)
-	case block.Type == "PRIVATE KEY" || strings.HasSuffix(block.Type, " PRIVATE KEY"):
+	case isKey(block.Type):
 		if block.Type == "ENCRYPTED PRIVATE KEY" || block.Headers["DEK-Info"] != "" {
 			return errEncrypted
 		}
