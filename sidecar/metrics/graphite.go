@@ -85,7 +85,12 @@ func (g *graphite) lines(now time.Time) []byte {
 	gauges, pauses := process()
 	l.timer(pauses)
 	for _, gauge := range gauges {
-		l.add(gauge.name, "value", fmt.Sprint(gauge.value))
+		switch v := gauge.value.(type) {
+		case float64:
+			l.add(gauge.name, "value", strconv.FormatFloat(v, 'f', 6, 64))
+		default:
+			l.add(gauge.name, "value", fmt.Sprint(v))
+		}
 	}
 	return l.Bytes()
 }

@@ -54,7 +54,9 @@ func wantLines(t testing.TB, page string, lines ...string) {
 	}
 }
 
-func peerOf(domain string) spiffeid.ID { return spiffeid.RequireFromString("spiffe://" + domain + "/web") }
+func peerOf(domain string) spiffeid.ID {
+	return spiffeid.RequireFromString("spiffe://" + domain + "/web")
+}
 
 // connection has tunnel count one that ended by cause after it was up for a second.
 func connection(tunnel *metrics.Tunnel, domain string, cause record.Cause) *record.Record {
