@@ -97,7 +97,7 @@ func monotonic(t *testing.T, c Config, r Request, before Decision) {
 func explained(t *testing.T, err error) {
 	t.Helper()
 	for _, err := range setting.All(err) {
-		if e, ok := err.(*setting.Error); !ok || e.Key == "" || strings.Contains(err.Error(), "\n") || len(err.Error()) > 2000 {
+		if e, ok := err.(*setting.Error); !ok || e.Key == "" || strings.Contains(err.Error(), "\n") || len(err.Error()) > 4000 {
 			t.Fatalf("%T: %q", err, err)
 		}
 	}

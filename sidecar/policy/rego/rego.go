@@ -33,7 +33,11 @@ func New(source policy.Rego, log *slog.Logger) (policy.Engine, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	if _, err := ast.ParseBody(source.Query); err != nil {
+	body, err := ast.ParseBody(source.Query)
+	if err == nil && len(body) == 0 {
+		err = errors.New("it is empty")
+	}
+	if err != nil {
 		return nil, setting.Errorf("query", source.Query, "not a query: give one such as data.lanyard.allow: %s", oneLine(err))
 	}
 	return &Engine{source: source, timeout: cmp.Or(source.Timeout, DefaultTimeout), log: log}, nil
@@ -76,7 +80,7 @@ func (e *Engine) Allow(ctx context.Context, r policy.Request) (allowed bool, err
 	case limited.Err() != nil:
 		return false, fmt.Errorf("was cut off: %w", context.Cause(ctx))
 	case err != nil:
-		return false, fmt.Errorf("failed: %s", oneLine(err))
+		return false, fmt.Errorf("failed: %s", reason(e.source.Path, err))
 	}
 	return answer(results)
 }

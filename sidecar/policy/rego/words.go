@@ -35,7 +35,7 @@ func oneLine(err error) string {
 			line += ", which is withheld: a policy decides by its input and its own data"
 		}
 	}
-	return shorten(line)
+	return shorten(strings.TrimSuffix(line, ":"))
 }
 
 // reason is oneLine without the path, which the message has already.
@@ -47,5 +47,5 @@ func reason(path string, err error) string {
 	if at, ok := strings.CutPrefix(line, path+":"); ok {
 		line = "line " + at
 	}
-	return line
+	return strings.TrimPrefix(line, path+"/")
 }
