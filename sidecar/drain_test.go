@@ -67,17 +67,17 @@ func waitRefused(t *testing.T, addr string) {
 }
 
 func TestDrainTimeout(t *testing.T) {
-	p := newPair(t, backend(t, echo), func(client, _ *sidecar.Config) { client.ShutdownTimeout = 50 * time.Millisecond })
+	p := newPair(t, backend(t, echo), func(client, _ *spec) { client.ShutdownTimeout = 50 * time.Millisecond })
 	c := dial(t, p.client.addr)
 	exchange(t, c, "before")
 	err := p.client.stop(t)
-	if err == nil || err.Error() != "--shutdown-timeout 50ms passed with 1 connections still open: closed them" {
+	if err == nil || err.Error() != "shutdown timeout: 50ms passed with 1 connections still open: closed them" {
 		t.Errorf("Run: %v", err)
 	}
 	if _, err := c.Read(make([]byte, 1)); isCleanEnd(err) {
 		t.Error("the application took it for the end")
 	}
-	p.client.log.want(map[string]any{"cause": "shutdown", "level": "WARN", "drained": true, "forwarded": 6, "error": "~--shutdown-timeout 50ms"})
+	p.client.log.want(map[string]any{"cause": "shutdown", "level": "WARN", "drained": true, "forwarded": 6, "error": "~shutdown timeout: 50ms"})
 	p.server.log.want(map[string]any{"cause": "reset"})
 }
 
@@ -85,7 +85,7 @@ func TestDrainTimeout(t *testing.T) {
 func TestLeavesNothingBehind(t *testing.T) {
 	goroutines, fds := runtime.NumGoroutine(), openFiles(t)
 	t.Run("pair", func(t *testing.T) {
-		p := newPair(t, backend(t, echo), func(client, _ *sidecar.Config) { client.Status = "127.0.0.1:0" })
+		p := newPair(t, backend(t, echo), func(client, _ *spec) { client.Status = "127.0.0.1:0" })
 		for range 20 {
 			if got, err := roundTrip(t, p.client.addr, "x"); got != "x" || err != nil {
 				t.Fatalf("%q, %v", got, err)
@@ -122,7 +122,7 @@ func openFiles(t *testing.T) int {
 func TestSaysThatItStops(t *testing.T) {
 	absent := workloadtest.New(t)
 	for range 30 {
-		r := start(t, sidecar.Config{Mode: sidecar.Client, Target: "127.0.0.1:1", WorkloadAPIAddr: absent.Addr()})
+		r := start(t, spec{Tunnel: sidecar.Tunnel{Mode: sidecar.Client, Target: "127.0.0.1:1"}, WorkloadAPIAddr: absent.Addr()})
 		check(t, r.stop(t))
 		var said []string
 		for _, rec := range r.log.records {

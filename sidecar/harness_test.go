@@ -14,11 +14,13 @@ import (
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
 	"github.com/lanyard-mtls/lanyard/internal/testca"
 	"github.com/lanyard-mtls/lanyard/internal/workload/workloadtest"
 	"github.com/lanyard-mtls/lanyard/sidecar"
+	"github.com/lanyard-mtls/lanyard/sidecar/policy"
 )
 
 const (
@@ -27,8 +29,48 @@ const (
 	limit = time.Minute // what a test waits for anything at most
 )
 
+// spec is a sidecar with one tunnel.
+type spec struct {
+	sidecar.Tunnel
+	WorkloadAPIAddr            string
+	SPIFFEID                   spiffeid.ID
+	AllowAll                   bool
+	AllowURIs, VerifyURIs      []string
+	Status                     string
+	ShutdownTimeout, DrainIdle time.Duration
+}
+
+func (s spec) config() sidecar.Config {
+	t := s.Tunnel
+	if s.WorkloadAPIAddr != "" {
+		t.Identity.WorkloadAPI, t.Identity.SPIFFEID = s.WorkloadAPIAddr, s.SPIFFEID
+	}
+	t.Policy.AllowAll, t.Policy.AllowURIs, t.Policy.Wide = s.AllowAll, append(s.AllowURIs, s.VerifyURIs...), true
+	t.Policy.OwnTrustDomain = t.Mode == sidecar.Client && len(s.VerifyURIs) == 0
+	if t.Listen == "" {
+		t.Listen = "127.0.0.1:0"
+	}
+	return sidecar.Config{Tunnels: []sidecar.Tunnel{t}, Status: sidecar.Status{Listen: s.Status}, ShutdownTimeout: s.ShutdownTimeout,
+		DrainIdle: s.DrainIdle, Sandbox: sidecar.Sandbox{Off: true}, Deps: sidecar.Deps{Policy: policy.Deps{Name: flagOf(t.Mode)}}}
+}
+
+// flagOf gives settings the names that the command line has for them.
+func flagOf(m sidecar.Mode) func(string) string {
+	return func(key string) string {
+		switch {
+		case key != "allow_uris":
+			return key
+		case m == sidecar.Client:
+			return "--verify-uri"
+		default:
+			return "--allow-uri"
+		}
+	}
+}
+
 // running is a sidecar that runs until the test ends.
 type running struct {
+	sidecar      *sidecar.Sidecar
 	addr, status string
 	log          *journal
 	cancel       context.CancelFunc
@@ -37,20 +79,21 @@ type running struct {
 }
 
 // start runs a sidecar with cfg, once its addresses are bound.
-func start(t *testing.T, cfg sidecar.Config) *running {
+func start(t *testing.T, cfg spec) *running {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	r := &running{log: newJournal(t), cancel: cancel, done: make(chan error, 1)}
 	ready := make(chan sidecar.Addrs, 1)
-	cfg.Log = slog.New(slog.NewJSONHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	cfg.Ready = func(a sidecar.Addrs) { ready <- a }
-	if cfg.Listen == "" {
-		cfg.Listen = "127.0.0.1:0"
-	}
-	go func() { r.done <- sidecar.Run(ctx, cfg) }()
+	config := cfg.config()
+	config.Log = slog.New(slog.NewJSONHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	config.Ready = func(a sidecar.Addrs) { ready <- a }
+	var err error
+	r.sidecar, err = sidecar.New(config)
+	check(t, err)
+	go func() { r.done <- r.sidecar.Run(ctx) }()
 	select {
 	case a := <-ready:
-		r.addr = a.Listen.String()
+		r.addr = a.Tunnels[""].String()
 		if a.Status != nil {
 			r.status = a.Status.String()
 		}
@@ -158,13 +201,13 @@ type pair struct {
 }
 
 // newPair starts one whose server lets webID in.
-func newPair(t *testing.T, target string, change ...func(client, server *sidecar.Config)) *pair {
+func newPair(t *testing.T, target string, change ...func(client, server *spec)) *pair {
 	t.Helper()
 	p := &pair{ca: testca.New(t, "one.test")}
 	p.webAgent = agent(t, p.ca.SVID(t, webID), p.ca.Bundle())
 	p.dbAgent = agent(t, p.ca.SVID(t, dbID), p.ca.Bundle())
-	server := sidecar.Config{Mode: sidecar.Server, Target: target, WorkloadAPIAddr: p.dbAgent.Addr(), AllowURIs: []string{webID}}
-	client := sidecar.Config{Mode: sidecar.Client, WorkloadAPIAddr: p.webAgent.Addr()}
+	server := spec{Tunnel: sidecar.Tunnel{Mode: sidecar.Server, Target: target}, WorkloadAPIAddr: p.dbAgent.Addr(), AllowURIs: []string{webID}}
+	client := spec{Tunnel: sidecar.Tunnel{Mode: sidecar.Client}, WorkloadAPIAddr: p.webAgent.Addr()}
 	for _, c := range change {
 		c(&client, &server)
 	}

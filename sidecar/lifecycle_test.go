@@ -20,10 +20,9 @@ import (
 // A connection that comes before the identity waits for it.
 func TestStartsBeforeTheAgent(t *testing.T) {
 	ca := testca.New(t, "one.test")
-	server := start(t, sidecar.Config{Mode: sidecar.Server, Target: backend(t, echo), AllowAll: true,
-		WorkloadAPIAddr: agent(t, ca.SVID(t, dbID), ca.Bundle()).Addr()})
+	server := start(t, spec{Tunnel: sidecar.Tunnel{Mode: sidecar.Server, Target: backend(t, echo)}, AllowAll: true, WorkloadAPIAddr: agent(t, ca.SVID(t, dbID), ca.Bundle()).Addr()})
 	late := workloadtest.New(t)
-	client := start(t, sidecar.Config{Mode: sidecar.Client, Target: server.addr, WorkloadAPIAddr: late.Addr(), ConnectTimeout: limit})
+	client := start(t, spec{Tunnel: sidecar.Tunnel{Mode: sidecar.Client, Target: server.addr, ConnectTimeout: limit}, WorkloadAPIAddr: late.Addr()})
 	c := dial(t, client.addr)
 	_, err := io.WriteString(c, "early")
 	check(t, err)
@@ -41,8 +40,7 @@ func TestNoIdentityYet(t *testing.T) {
 	for _, mode := range []sidecar.Mode{sidecar.Client, sidecar.Server} {
 		t.Run(string(mode), func(t *testing.T) {
 			absent := workloadtest.New(t)
-			r := start(t, sidecar.Config{Mode: mode, Target: "127.0.0.1:1", AllowAll: mode == sidecar.Server,
-				WorkloadAPIAddr: absent.Addr(), ConnectTimeout: 50 * time.Millisecond})
+			r := start(t, spec{Tunnel: sidecar.Tunnel{Mode: mode, Target: "127.0.0.1:1", ConnectTimeout: 50 * time.Millisecond}, AllowAll: mode == sidecar.Server, WorkloadAPIAddr: absent.Addr()})
 			c := dial(t, r.addr)
 			if n, err := c.Read(make([]byte, 1)); err == nil {
 				t.Errorf("read %d bytes", n)
@@ -56,8 +54,7 @@ func TestNoIdentityYet(t *testing.T) {
 // repeat is used until it expires.
 func TestIdentityLostAndFound(t *testing.T) {
 	p := newPair(t, backend(t, echo))
-	impatient := start(t, sidecar.Config{Mode: sidecar.Client, Target: p.server.addr, WorkloadAPIAddr: p.webAgent.Addr(),
-		ConnectTimeout: 50 * time.Millisecond})
+	impatient := start(t, spec{Tunnel: sidecar.Tunnel{Mode: sidecar.Client, Target: p.server.addr, ConnectTimeout: 50 * time.Millisecond}, WorkloadAPIAddr: p.webAgent.Addr()})
 	impatient.log.await("identity received", 1)
 	mustWork := func() {
 		t.Helper()
@@ -73,7 +70,11 @@ func TestIdentityLostAndFound(t *testing.T) {
 		}
 		asked++
 		last := impatient.log.connections(asked)[asked-1]
-		if last["cause"] != "no identity yet" || !strings.Contains(last["error"].(string), why) {
+		cause := "no identity yet"
+		if why == "expired" {
+			cause = "identity expired"
+		}
+		if last["cause"] != cause || !strings.Contains(last["error"].(string), why) {
 			t.Errorf("%v, want an error with %q", last, why)
 		}
 	}
@@ -94,7 +95,7 @@ func TestIdentityLostAndFound(t *testing.T) {
 }
 
 func TestSPIFFEIDPicksTheSVID(t *testing.T) {
-	p := newPair(t, backend(t, echo), func(client, _ *sidecar.Config) { client.SPIFFEID = spiffeid.RequireFromString(webID) })
+	p := newPair(t, backend(t, echo), func(client, _ *spec) { client.SPIFFEID = spiffeid.RequireFromString(webID) })
 	p.client.log.await("identity received", 1)
 	p.webAgent.Set(t, []*x509svid.SVID{p.ca.SVID(t, "spiffe://one.test/first"), p.ca.SVID(t, webID)}, p.ca.Bundle())
 	p.client.log.await("identity received", 2)
@@ -108,8 +109,7 @@ func TestSPIFFEIDPicksTheSVID(t *testing.T) {
 // timeout, and holds up nobody.
 func TestSlowHandshake(t *testing.T) {
 	ca := testca.New(t, "one.test")
-	r := start(t, sidecar.Config{Mode: sidecar.Server, Target: backend(t, echo), AllowAll: true, ConnectTimeout: 100 * time.Millisecond,
-		WorkloadAPIAddr: agent(t, ca.SVID(t, dbID), ca.Bundle()).Addr()})
+	r := start(t, spec{Tunnel: sidecar.Tunnel{Mode: sidecar.Server, Target: backend(t, echo), ConnectTimeout: 100 * time.Millisecond}, AllowAll: true, WorkloadAPIAddr: agent(t, ca.SVID(t, dbID), ca.Bundle()).Addr()})
 	r.log.await("identity received", 1)
 	c := dial(t, r.addr)
 	_, err := c.Write([]byte{22, 3, 1, 1}) // the start of a ClientHello
@@ -122,8 +122,7 @@ func TestSlowHandshake(t *testing.T) {
 
 func TestHandshakeWithGarbage(t *testing.T) {
 	ca := testca.New(t, "one.test")
-	r := start(t, sidecar.Config{Mode: sidecar.Server, Target: backend(t, echo), AllowAll: true,
-		WorkloadAPIAddr: agent(t, ca.SVID(t, dbID), ca.Bundle()).Addr()})
+	r := start(t, spec{Tunnel: sidecar.Tunnel{Mode: sidecar.Server, Target: backend(t, echo)}, AllowAll: true, WorkloadAPIAddr: agent(t, ca.SVID(t, dbID), ca.Bundle()).Addr()})
 	c := dial(t, r.addr)
 	_, err := io.WriteString(c, "GET / HTTP/1.0\r\n\r\n")
 	check(t, err)
@@ -134,8 +133,7 @@ func TestHandshakeWithGarbage(t *testing.T) {
 
 func TestTLS11IsRefused(t *testing.T) {
 	ca := testca.New(t, "one.test")
-	r := start(t, sidecar.Config{Mode: sidecar.Server, Target: backend(t, echo), AllowAll: true,
-		WorkloadAPIAddr: agent(t, ca.SVID(t, dbID), ca.Bundle()).Addr()})
+	r := start(t, spec{Tunnel: sidecar.Tunnel{Mode: sidecar.Server, Target: backend(t, echo)}, AllowAll: true, WorkloadAPIAddr: agent(t, ca.SVID(t, dbID), ca.Bundle()).Addr()})
 	_, err := tls.Dial("tcp", r.addr, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11})
 	if err == nil || !strings.Contains(err.Error(), "protocol version") {
 		t.Errorf("%v", err)
@@ -146,8 +144,7 @@ func TestTLS11IsRefused(t *testing.T) {
 // because of input that nobody read, could overtake the alert.
 func TestAlertIsNotOvertaken(t *testing.T) {
 	ca := testca.New(t, "one.test")
-	r := start(t, sidecar.Config{Mode: sidecar.Server, Target: backend(t, echo), AllowAll: true,
-		WorkloadAPIAddr: agent(t, ca.SVID(t, dbID), ca.Bundle()).Addr()})
+	r := start(t, spec{Tunnel: sidecar.Tunnel{Mode: sidecar.Server, Target: backend(t, echo)}, AllowAll: true, WorkloadAPIAddr: agent(t, ca.SVID(t, dbID), ca.Bundle()).Addr()})
 	conn := dial(t, r.addr)
 	hasty := &hastyConn{Conn: conn, more: make([]byte, 32<<10)}
 	err := tls.Client(hasty, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}).Handshake()

@@ -214,7 +214,7 @@ func TestPairUnixSockets(t *testing.T) {
 			}()
 		}
 	}()
-	p := newPair(t, "unix:"+dir+"/backend", func(client, _ *sidecar.Config) { client.Listen = "unix:" + dir + "/client" })
+	p := newPair(t, "unix:"+dir+"/backend", func(client, _ *spec) { client.Listen = "unix:" + dir + "/client" })
 	c, err := net.Dial("unix", p.client.addr)
 	check(t, err)
 	defer c.Close()
@@ -245,7 +245,7 @@ func TestTargetOfClientDown(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	check(t, err)
 	l.Close()
-	r := start(t, sidecar.Config{Mode: sidecar.Client, Target: l.Addr().String(), WorkloadAPIAddr: agent(t, ca.SVID(t, webID), ca.Bundle()).Addr()})
+	r := start(t, spec{Tunnel: sidecar.Tunnel{Mode: sidecar.Client, Target: l.Addr().String()}, WorkloadAPIAddr: agent(t, ca.SVID(t, webID), ca.Bundle()).Addr()})
 	if got, err := roundTrip(t, r.addr, "hello"); got != "" || isCleanEnd(err) {
 		t.Errorf("%q, %v", got, err)
 	}

@@ -21,7 +21,7 @@ import (
 )
 
 func TestServerRefusesAnotherSPIFFEID(t *testing.T) {
-	p := newPair(t, backend(t, echo), func(_, server *sidecar.Config) { server.AllowURIs = []string{"spiffe://one.test/admin"} })
+	p := newPair(t, backend(t, echo), func(_, server *spec) { server.AllowURIs = []string{"spiffe://one.test/admin"} })
 	if got, err := roundTrip(t, p.client.addr, "hello"); got != "" || isCleanEnd(err) {
 		t.Errorf("%q, %v: the application took it for an answer", got, err)
 	}
@@ -31,7 +31,7 @@ func TestServerRefusesAnotherSPIFFEID(t *testing.T) {
 }
 
 func TestClientRefusesAnotherSPIFFEID(t *testing.T) {
-	p := newPair(t, backend(t, echo), func(client, _ *sidecar.Config) {
+	p := newPair(t, backend(t, echo), func(client, _ *spec) {
 		client.VerifyURIs = []string{"spiffe://one.test/other", "spiffe://two.test/**"}
 	})
 	if got, err := roundTrip(t, p.client.addr, "hello"); got != "" || isCleanEnd(err) {
@@ -46,15 +46,14 @@ func TestClientRefusesAnotherSPIFFEID(t *testing.T) {
 func TestForeignTrustDomain(t *testing.T) {
 	one, two := testca.New(t, "one.test"), testca.New(t, "two.test")
 	const foreign = "spiffe://two.test/db"
-	server := start(t, sidecar.Config{Mode: sidecar.Server, Target: backend(t, echo), AllowAll: true,
-		WorkloadAPIAddr: agent(t, two.SVID(t, foreign), two.Bundle(), one.Bundle()).Addr()})
+	server := start(t, spec{Tunnel: sidecar.Tunnel{Mode: sidecar.Server, Target: backend(t, echo)}, AllowAll: true, WorkloadAPIAddr: agent(t, two.SVID(t, foreign), two.Bundle(), one.Bundle()).Addr()})
 	client := func(verify []string, known ...*testca.CA) *running {
 		bundles := one.Bundle()
 		a := agent(t, one.SVID(t, webID), bundles)
 		if len(known) > 0 {
 			a.Set(t, []*x509svid.SVID{one.SVID(t, webID)}, bundles, known[0].Bundle())
 		}
-		return start(t, sidecar.Config{Mode: sidecar.Client, Target: server.addr, WorkloadAPIAddr: a.Addr(), VerifyURIs: verify})
+		return start(t, spec{Tunnel: sidecar.Tunnel{Mode: sidecar.Client, Target: server.addr}, WorkloadAPIAddr: a.Addr(), VerifyURIs: verify})
 	}
 	t.Run("refused by default", func(t *testing.T) {
 		c := client(nil, two)
@@ -133,7 +132,7 @@ func TestResumedSessionsAreAuthorizedAgain(t *testing.T) {
 			one, two := testca.New(t, "one.test"), testca.New(t, "two.test")
 			own := one.SVID(t, dbID)
 			a := agent(t, own, one.Bundle(), two.Bundle())
-			server := start(t, sidecar.Config{Mode: sidecar.Server, Target: backend(t, echo), AllowAll: true, WorkloadAPIAddr: a.Addr()})
+			server := start(t, spec{Tunnel: sidecar.Tunnel{Mode: sidecar.Server, Target: backend(t, echo)}, AllowAll: true, WorkloadAPIAddr: a.Addr()})
 			r := newResumer(t, two.SVID(t, "spiffe://two.test/web"), two, version)
 			// Whom it talks to is not what this is about.
 			r.config.VerifyConnection = nil
@@ -214,8 +213,7 @@ func TestServerRefusesForeignCertificates(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			server := start(t, sidecar.Config{Mode: sidecar.Server, Target: backend(t, echo), AllowAll: true,
-				WorkloadAPIAddr: agent(t, ca.SVID(t, dbID), ca.Bundle()).Addr()})
+			server := start(t, spec{Tunnel: sidecar.Tunnel{Mode: sidecar.Server, Target: backend(t, echo)}, AllowAll: true, WorkloadAPIAddr: agent(t, ca.SVID(t, dbID), ca.Bundle()).Addr()})
 			cfg := &tls.Config{InsecureSkipVerify: true}
 			if tt.svid != nil {
 				cfg.Certificates = []tls.Certificate{{Certificate: [][]byte{tt.svid.Certificates[0].Raw}, PrivateKey: tt.svid.PrivateKey}}

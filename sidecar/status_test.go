@@ -38,7 +38,7 @@ func TestStatus(t *testing.T) {
 	ca := testca.New(t, "one.test")
 	a := workloadtest.New(t)
 	target := backend(t, echo)
-	r := start(t, sidecar.Config{Mode: sidecar.Server, Target: target, AllowAll: true, WorkloadAPIAddr: a.Addr(), Status: "http://127.0.0.1:0"})
+	r := start(t, spec{Tunnel: sidecar.Tunnel{Mode: sidecar.Server, Target: target}, AllowAll: true, WorkloadAPIAddr: a.Addr(), Status: "http://127.0.0.1:0"})
 	r.log.await("no stream from the Workload API, trying again", 1)
 	code, body := getStatus(t, "tcp", r.status)
 	if code != 503 || body.OK || body.Status != "critical" || body.Message != "listening" || body.Identity.OK || body.WorkloadAPI.Connected ||
@@ -75,10 +75,10 @@ func TestStatus(t *testing.T) {
 // While it drains, a sidecar still tells how it is: not ready.
 func TestStatusWhileDraining(t *testing.T) {
 	path := filepath.Join(socketDir(t), "status")
-	p := newPair(t, backend(t, echo), func(client, _ *sidecar.Config) { client.Status = "unix:" + path })
+	p := newPair(t, backend(t, echo), func(client, _ *spec) { client.Status = "unix:" + path })
 	c := dial(t, p.client.addr)
 	exchange(t, c, "x")
-	if code, body := getStatus(t, "unix", path); code != 200 || body.Connections != 1 || body.BackendOK != nil {
+	if code, body := getStatus(t, "unix", path); code != 200 || body.Connections != 1 || body.BackendOK == nil || !*body.BackendOK {
 		t.Errorf("%d, %+v", code, body)
 	}
 	p.client.cancel()
@@ -100,8 +100,7 @@ func TestStatusBackendDown(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	check(t, err)
 	l.Close()
-	r := start(t, sidecar.Config{Mode: sidecar.Server, Target: l.Addr().String(), AllowAll: true, Status: "127.0.0.1:0",
-		WorkloadAPIAddr: agent(t, ca.SVID(t, dbID), ca.Bundle()).Addr()})
+	r := start(t, spec{Tunnel: sidecar.Tunnel{Mode: sidecar.Server, Target: l.Addr().String()}, AllowAll: true, Status: "http://127.0.0.1:0", WorkloadAPIAddr: agent(t, ca.SVID(t, dbID), ca.Bundle()).Addr()})
 	r.log.await("identity received", 1)
 	code, body := getStatus(t, "tcp", r.status)
 	if code != 503 || body.OK || *body.BackendOK || body.BackendStatus != "critical" || !strings.Contains(body.BackendError, "refused") {

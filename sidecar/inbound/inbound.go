@@ -1,5 +1,6 @@
-// Package inbound owns connections that come in as mutual TLS and go on to the
-// target as plaintext. It does not listen, choose the rules or obtain identities.
+// Package inbound owns how connections that come in as mutual TLS are brought
+// up: handshake, then a plaintext connection to the target. It does not listen,
+// choose the rules or obtain identities, and moves no bytes.
 package inbound
 
 import (
@@ -8,9 +9,10 @@ import (
 	"net"
 	"time"
 
+	"github.com/lanyard-mtls/lanyard/sidecar/accept"
 	"github.com/lanyard-mtls/lanyard/sidecar/identity"
 	"github.com/lanyard-mtls/lanyard/sidecar/pipe"
-	"github.com/lanyard-mtls/lanyard/sidecar/policy"
+	"github.com/lanyard-mtls/lanyard/sidecar/proxyproto"
 	"github.com/lanyard-mtls/lanyard/sidecar/record"
 	"github.com/lanyard-mtls/lanyard/sidecar/tlsend"
 )
@@ -22,63 +24,44 @@ type Identity interface {
 	Wait(ctx context.Context) (*identity.Identity, error)
 }
 
-// Config is what a Handler needs; all fields but Buffers are mandatory.
+// Config is what a Handler needs; the fields about the PROXY protocol may be zero.
 type Config struct {
 	Identity Identity
-	Policy   policy.Policy
+	TLS      *tlsend.End
 	// Dial connects to the target: a TCP or UNIX socket.
-	Dial func(context.Context) (net.Conn, error)
-	// ConnectTimeout is the time for identity, handshake and dial together.
-	ConnectTimeout time.Duration
-	Buffers        *pipe.Buffers
+	Dial    func(context.Context) (net.Conn, error)
+	Buffers *pipe.Buffers
+	// SendProxy is what the target is told of the client.
+	SendProxy proxyproto.Mode
+	// Balancers are those whose connections begin with a PROXY header.
+	Balancers proxyproto.Trusted
 }
 
 // Handler handles inbound connections.
-type Handler struct {
-	cfg    Config
-	config func(*identity.Identity) *tls.Config
-}
+type Handler struct{ cfg Config }
 
 // New returns a Handler for cfg.
-func New(cfg Config) *Handler {
-	if cfg.Buffers == nil {
-		cfg.Buffers = new(pipe.Buffers)
-	}
-	return &Handler{cfg: cfg, config: tlsend.Server(cfg.Policy)}
-}
+func New(cfg Config) *Handler { return &Handler{cfg} }
 
-// Handle implements accept.Handler.
-func (h *Handler) Handle(ctx context.Context, conn net.Conn, rec *record.Record) {
-	sock, err := pipe.NewSocket(conn, h.cfg.Buffers)
+// Connect implements accept.Handler.
+func (h *Handler) Connect(ctx context.Context, a *accept.Attempt) (client, target *pipe.End) {
+	sock, err := pipe.NewSocket(a.Conn, h.cfg.Buffers)
 	if err != nil {
-		conn.Close()
-		rec.End(record.Failed, err)
-		return
-	}
-	client, target := h.connect(ctx, sock, rec)
-	if client == nil {
-		return
-	}
-	rec.Piped(pipe.Join(ctx, client, target))
-}
-
-// connect brings both ends up. If it cannot, it closes sock and rec says why.
-func (h *Handler) connect(ctx context.Context, sock *pipe.Socket, rec *record.Record) (client, target *pipe.End) {
-	ctx, cancel := context.WithTimeout(ctx, h.cfg.ConnectTimeout)
-	defer cancel()
-	id, err := h.cfg.Identity.Wait(ctx)
-	if err != nil {
-		rec.End(tlsend.NoIdentity(ctx, err))
-		sock.Close()
+		a.Conn.Close()
+		a.Record.End(record.Failed, err)
 		return nil, nil
 	}
-	rec.Own = id.ID()
-	conn := tls.Server(sock, h.config(id))
-	if !tlsend.Handshake(ctx, sock, conn, h.cfg.Policy, id, rec) {
+	about, ok := h.readProxyHeader(ctx, a)
+	if !ok {
+		sock.Reset()
 		return nil, nil
 	}
-	backend, err := h.dial(ctx, rec)
-	if err != nil {
+	conn, ok := h.handshake(ctx, sock, a)
+	if !ok {
+		return nil, nil
+	}
+	backend := h.connectTarget(ctx, a, about, conn)
+	if backend == nil {
 		// A reset, not an end: the peer must not take this for an answer.
 		sock.Reset()
 		return nil, nil
@@ -86,19 +69,88 @@ func (h *Handler) connect(ctx context.Context, sock *pipe.Socket, rec *record.Re
 	return pipe.TLS(sock, conn), pipe.Plain(backend)
 }
 
-func (h *Handler) dial(ctx context.Context, rec *record.Record) (*pipe.Socket, error) {
+// readProxyHeader takes in what a balancer says about the client it connects for.
+func (h *Handler) readProxyHeader(ctx context.Context, a *accept.Attempt) (proxyproto.Info, bool) {
+	about := proxyproto.Info{Source: a.Conn.RemoteAddr(), Destination: a.Conn.LocalAddr()}
+	if !h.cfg.Balancers.Contains(a.Conn.RemoteAddr()) {
+		return about, true
+	}
+	stop := context.AfterFunc(ctx, func() { a.Conn.SetReadDeadline(time.Unix(1, 0)) })
+	said, err := proxyproto.Read(a.Conn)
+	switch {
+	case !stop():
+		a.Record.End(tlsend.Expired(ctx, record.HandshakeTimeout))
+		return about, false
+	case err != nil:
+		a.Record.End(record.ProxyHeader, err)
+		return about, false
+	case said.Source != nil: // nil: the balancer speaks for itself, as in its health checks
+		a.Record.Client = said.Source.String()
+		return proxyproto.Info{Source: said.Source, Destination: said.Destination}, true
+	}
+	return about, true
+}
+
+// handshake makes the TLS connection and admits its peer. If it returns false,
+// sock is closed and the record says why.
+func (h *Handler) handshake(ctx context.Context, sock *pipe.Socket, a *accept.Attempt) (*tls.Conn, bool) {
+	id, err := h.cfg.Identity.Wait(ctx)
+	if err != nil {
+		a.Record.End(tlsend.NoIdentity(ctx, err))
+		sock.Close()
+		return nil, false
+	}
+	a.Record.Own = id.ID()
+	conn, ok := h.cfg.TLS.Handshake(ctx, sock, id, a.Record)
+	if !ok {
+		return nil, false
+	}
+	if !a.Admit(ctx) {
+		sock.Reset()
+		return nil, false
+	}
+	return conn, true
+}
+
+// connectTarget connects to the target and tells it what it is to know. If it
+// returns nil, the record says why.
+func (h *Handler) connectTarget(ctx context.Context, a *accept.Attempt, about proxyproto.Info, client *tls.Conn) *pipe.Socket {
 	conn, err := h.cfg.Dial(ctx)
 	if err != nil {
-		rec.End(record.DialFailed, err)
+		a.Record.End(record.DialFailed, err)
 		if ctx.Err() != nil {
-			rec.End(tlsend.Expired(ctx, record.DialTimeout))
+			a.Record.End(tlsend.Expired(ctx, record.DialTimeout))
 		}
-		return nil, err
+		return nil
+	}
+	if err := h.sendProxyHeader(conn, a, about, client); err != nil {
+		conn.Close()
+		a.Record.End(record.DialFailed, err)
+		return nil
 	}
 	sock, err := pipe.NewSocket(conn, h.cfg.Buffers)
 	if err != nil {
 		conn.Close()
-		rec.End(record.Failed, err)
+		a.Record.End(record.Failed, err)
+		return nil
 	}
-	return sock, err
+	return sock
+}
+
+func (h *Handler) sendProxyHeader(conn net.Conn, a *accept.Attempt, about proxyproto.Info, client *tls.Conn) error {
+	if h.cfg.SendProxy == "" {
+		return nil
+	}
+	state := client.ConnectionState()
+	about.TLS = &state
+	if !a.Record.Peer.IsZero() {
+		about.SPIFFEID = a.Record.Peer.String()
+	}
+	header, err := proxyproto.Header(h.cfg.SendProxy, about)
+	if err != nil {
+		return err
+	}
+	// The socket is new: its send buffer takes this at once.
+	_, err = conn.Write(header)
+	return err
 }

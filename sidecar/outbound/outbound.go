@@ -1,17 +1,18 @@
-// Package outbound owns connections that come in as plaintext and go on to the
-// target as mutual TLS. It does not listen, choose the rules or obtain
-// identities.
+// Package outbound owns how connections that come in as plaintext are brought
+// up: a connection to the target, and a handshake on it. It does not listen,
+// choose the rules or obtain identities, and moves no bytes.
 package outbound
 
 import (
 	"context"
-	"crypto/tls"
+	"errors"
+	"fmt"
 	"net"
 	"time"
 
+	"github.com/lanyard-mtls/lanyard/sidecar/accept"
 	"github.com/lanyard-mtls/lanyard/sidecar/identity"
 	"github.com/lanyard-mtls/lanyard/sidecar/pipe"
-	"github.com/lanyard-mtls/lanyard/sidecar/policy"
 	"github.com/lanyard-mtls/lanyard/sidecar/record"
 	"github.com/lanyard-mtls/lanyard/sidecar/tlsend"
 )
@@ -21,56 +22,44 @@ type Identity interface {
 	// Wait returns the identity in use, and waits for one until ctx ends. The
 	// error says why there is none.
 	Wait(ctx context.Context) (*identity.Identity, error)
+	// Current is Wait without the waiting.
+	Current() (*identity.Identity, error)
 }
 
-// Config is what a Handler needs; ServerName and Buffers may be zero.
+// Config is what a Handler needs.
 type Config struct {
 	Identity Identity
-	Policy   policy.Policy
-	// Dial connects to the target: a TCP or UNIX socket.
-	Dial func(context.Context) (net.Conn, error)
-	// ServerName is sent as SNI; it plays no part in verification.
-	ServerName string
-	// ConnectTimeout is the time for identity, dial and handshake together.
-	ConnectTimeout time.Duration
-	Buffers        *pipe.Buffers
+	TLS      *tlsend.End
+	// Dial connects to the target, over a proxy if that is asked for.
+	Dial    func(context.Context) (net.Conn, error)
+	Buffers *pipe.Buffers
 }
 
 // Handler handles outbound connections.
-type Handler struct {
-	cfg    Config
-	config func(*identity.Identity) *tls.Config
-}
+type Handler struct{ cfg Config }
 
 // New returns a Handler for cfg.
-func New(cfg Config) *Handler {
-	if cfg.Buffers == nil {
-		cfg.Buffers = new(pipe.Buffers)
-	}
-	return &Handler{cfg: cfg, config: tlsend.Client(cfg.Policy, cfg.ServerName)}
-}
+func New(cfg Config) *Handler { return &Handler{cfg} }
 
-// Handle implements accept.Handler.
-func (h *Handler) Handle(ctx context.Context, conn net.Conn, rec *record.Record) {
-	sock, err := pipe.NewSocket(conn, h.cfg.Buffers)
+// Connect implements accept.Handler.
+func (h *Handler) Connect(ctx context.Context, a *accept.Attempt) (client, target *pipe.End) {
+	sock, err := pipe.NewSocket(a.Conn, h.cfg.Buffers)
 	if err != nil {
-		conn.Close()
-		rec.End(record.Failed, err)
-		return
+		a.Conn.Close()
+		a.Record.End(record.Failed, err)
+		return nil, nil
 	}
-	target := h.connect(ctx, rec)
-	if target == nil {
+	if target = h.connectTarget(ctx, a); target == nil {
 		// A reset, not an end: the application must not take this for an answer.
 		sock.Reset()
-		return
+		return nil, nil
 	}
-	rec.Piped(pipe.Join(ctx, pipe.Plain(sock), target))
+	return pipe.Plain(sock), target
 }
 
-// connect brings the target's end up. If it cannot, rec says why.
-func (h *Handler) connect(ctx context.Context, rec *record.Record) *pipe.End {
-	ctx, cancel := context.WithTimeout(ctx, h.cfg.ConnectTimeout)
-	defer cancel()
+// connectTarget brings the target's end up. If it cannot, the record says why.
+func (h *Handler) connectTarget(ctx context.Context, a *accept.Attempt) *pipe.End {
+	rec := a.Record
 	id, err := h.cfg.Identity.Wait(ctx)
 	if err != nil {
 		rec.End(tlsend.NoIdentity(ctx, err))
@@ -91,9 +80,36 @@ func (h *Handler) connect(ctx context.Context, rec *record.Record) *pipe.End {
 		rec.End(record.Failed, err)
 		return nil
 	}
-	secure := tls.Client(sock, h.config(id))
-	if !tlsend.Handshake(ctx, sock, secure, h.cfg.Policy, id, rec) {
+	secure, ok := h.cfg.TLS.Handshake(ctx, sock, id, rec)
+	if !ok {
+		return nil
+	}
+	if !a.Admit(ctx) {
+		sock.Reset()
 		return nil
 	}
 	return pipe.TLS(sock, secure)
+}
+
+// Probe connects to the target and shakes hands with it, and no more: the error
+// is why a connection would not come about now.
+func (h *Handler) Probe(ctx context.Context) error {
+	id, err := h.cfg.Identity.Current()
+	if err != nil {
+		return err
+	}
+	conn, err := h.cfg.Dial(ctx)
+	if err != nil {
+		return err
+	}
+	sock, err := pipe.NewSocket(conn, h.cfg.Buffers)
+	if err != nil {
+		return errors.Join(err, conn.Close())
+	}
+	rec := &record.Record{Start: time.Now()}
+	secure, ok := h.cfg.TLS.Handshake(ctx, sock, id, rec)
+	if !ok {
+		return fmt.Errorf("%s: %w", rec.Cause, rec.Err)
+	}
+	return secure.Close()
 }

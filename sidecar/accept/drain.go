@@ -1,0 +1,67 @@
+package accept
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// errIdle is why a silent connection was ended while draining.
+var errIdle = errors.New("shutting down, and the connection was idle")
+
+// drain waits for the connections to end. Silent ones are ended after DrainIdle,
+// all that are left after ShutdownTimeout, which is an error.
+func (l *Loop) drain(force context.CancelCauseFunc) error {
+	done := make(chan struct{})
+	go func() {
+		l.all.Wait()
+		close(done)
+	}()
+	s := l.settings.Load()
+	deadline := time.NewTimer(s.ShutdownTimeout)
+	defer deadline.Stop()
+	tick := make(<-chan time.Time) // never
+	if s.DrainIdle > 0 {
+		ticker := time.NewTicker(max(s.DrainIdle/8, time.Millisecond))
+		defer ticker.Stop()
+		tick = ticker.C
+		l.endIdle(time.Now(), s.DrainIdle)
+	}
+	for {
+		select {
+		case <-done:
+			return nil
+		case now := <-tick:
+			l.endIdle(now, s.DrainIdle)
+		case <-deadline.C:
+			err := fmt.Errorf("shutdown timeout: %s passed with %d connections still open: closed them", s.ShutdownTimeout, l.Open())
+			force(err)
+			l.abort(err)
+			<-done
+			return err
+		}
+	}
+}
+
+// endIdle ends the connections that have been silent for limit.
+func (l *Loop) endIdle(now time.Time, limit time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for c := range l.open {
+		if !c.idle && now.Sub(c.pipe.Active()) >= limit {
+			c.idle = true
+			c.pipe.Abort(errIdle)
+		}
+	}
+}
+
+// abort ends every connection, also those that are just being established.
+func (l *Loop) abort(cause error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.forced = cause
+	for c := range l.open {
+		c.pipe.Abort(cause)
+	}
+}

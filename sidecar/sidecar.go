@@ -1,0 +1,158 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/lanyard-mtls/lanyard/sidecar/listen"
+	"github.com/lanyard-mtls/lanyard/sidecar/metrics"
+	"github.com/lanyard-mtls/lanyard/sidecar/notify"
+	"github.com/lanyard-mtls/lanyard/sidecar/pipe"
+	"github.com/lanyard-mtls/lanyard/sidecar/poll"
+	"github.com/lanyard-mtls/lanyard/sidecar/status"
+)
+
+// Sidecar carries tunnels. Make one with New.
+type Sidecar struct {
+	log       *slog.Logger
+	buffers   pipe.Buffers
+	metrics   *metrics.Set
+	status    *status.Server
+	notify    *notify.Notifier
+	inherited *listen.Inherited
+	poller    *poll.Poller
+
+	view atomic.Pointer[view] // nil before anything is in use
+
+	// mu is held while the configuration changes, and when it is looked at.
+	mu       sync.Mutex
+	cfg      Config
+	tunnels  map[string]*tunnel // by their listeners' keys
+	sources  map[string]*source // by their identities' keys
+	running  context.Context    // nil before Run, and ended once the sidecar shuts down
+	support  context.Context    // of what connections need to the end
+	failures chan error         // what ends the sidecar; nil if somebody asked for it
+	draining sync.WaitGroup     // of tunnels that a reload took away
+}
+
+// New returns the sidecar that cfg describes. It does no I/O. The error says all
+// that is wrong, as joined *setting.Error.
+func New(cfg Config) (*Sidecar, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg = cfg.withDefaults()
+	s := &Sidecar{log: cfg.Log, cfg: cfg, metrics: metrics.New(cfg.Metrics), notify: notify.New(cfg.Notify),
+		tunnels: map[string]*tunnel{}, sources: map[string]*source{}, failures: make(chan error, 1)}
+	s.metrics.Identities(s.identities)
+	s.status = s.newStatus()
+	return s, nil
+}
+
+// Run carries the tunnels until ctx ends and their connections have. It listens
+// before there is an identity, and does not need the Workload API to be there;
+// files must be readable. The error says what kept it from starting, or that
+// connections had to be cut off.
+func (s *Sidecar) Run(ctx context.Context) (err error) {
+	if s.inherited, err = listen.TakeInherited(); err != nil {
+		return err
+	}
+	defer s.inherited.Close()
+	if s.poller, err = poll.New(poll.Config{}); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.poller.Close()) }()
+	// While connections drain, health is told and identities rotate.
+	support, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var helpers sync.WaitGroup
+	defer helpers.Wait()
+	defer stop()
+	running, end := context.WithCancel(ctx)
+	defer end()
+	if err := s.begin(running, support, &helpers); err != nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+	case err = <-s.failures:
+	}
+	return errors.Join(err, s.shutDown(end))
+}
+
+// begin binds every listener and serves once all are bound.
+func (s *Sidecar) begin(running, support context.Context, helpers *sync.WaitGroup) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next, err := s.prepare(running, s.cfg)
+	if err != nil {
+		return err
+	}
+	statusListener, err := s.bindStatus(running)
+	if err != nil {
+		return errors.Join(err, next.undo())
+	}
+	s.running, s.support = running, support
+	if statusListener != nil {
+		helpers.Go(func() {
+			if err := s.status.Serve(support, statusListener); err != nil {
+				s.log.Error("health is not told any more", "error", err)
+			}
+		})
+	}
+	helpers.Go(func() { s.metrics.Run(support) }) // returns nil, and only when told to
+	s.commit(next)
+	s.status.Listening()
+	helpers.Go(func() { s.watchdog(support) })
+	if s.cfg.Ready != nil {
+		s.cfg.Ready(s.addrs(statusListener))
+	}
+	return nil
+}
+
+func (s *Sidecar) addrs(statusListener net.Listener) Addrs {
+	addrs := Addrs{Tunnels: map[string]net.Addr{}}
+	for _, t := range s.tunnels {
+		addrs.Tunnels[t.cfg.Name] = t.loop.Listener.Addr()
+	}
+	if statusListener != nil {
+		addrs.Status = statusListener.Addr()
+	}
+	return addrs
+}
+
+// shutDown withdraws readiness, then closes the listeners and waits for the
+// connections. The sources of identities end last.
+func (s *Sidecar) shutDown(end context.CancelFunc) error {
+	s.mu.Lock()
+	s.status.Stopping()
+	tunnels := slices.Collect(maps.Values(s.tunnels))
+	open := int64(0)
+	for _, t := range tunnels {
+		open += t.loop.Open()
+	}
+	s.log.Info("shutting down", "connections", open, "timeout", s.cfg.ShutdownTimeout)
+	end()
+	s.mu.Unlock()
+
+	var errs []error
+	for _, t := range tunnels {
+		errs = append(errs, <-t.done)
+	}
+	s.draining.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, src := range s.sources {
+		src.stop()
+	}
+	s.log.Info("stopped")
+	return errors.Join(errs...)
+}
+
+// Shutdown begins the end, as the end of Run's context does, and returns at once.
+func (s *Sidecar) Shutdown() { s.fail(nil) }
