@@ -27,8 +27,11 @@ build: ## static binaries into bin/
 	@mkdir -p bin
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o bin/ ./cmd/...
 
-bench: build ## CPU per operation of a pair of sidecars beside its peers from $$LANYARD_PEERS, in one run
-	LANYARD_BIN=$(CURDIR)/bin $(GO) test -run '^$$' -bench . -benchtime 3s -timeout 20m ./bench
+bench: build ## CPU, latency and memory of a pair of sidecars beside its peers, in one run; BENCH=bulk,rt,connect,memory
+	@integration/tools/deps.sh envoy
+	@CGO_ENABLED=0 $(GO) build -trimpath -o $(TOOLS)/bin/bench ./bench
+	@CGO_ENABLED=0 $(GO) build -trimpath -tags noopa -ldflags '-s -w' -o $(TOOLS)/bin/lanyard-sidecar-noopa ./cmd/lanyard-sidecar
+	@$(TOOLS)/bin/bench -bin bin -envoy $(ENVOY) -lean $(TOOLS)/bin/lanyard-sidecar-noopa -run "$(BENCH)" $(BENCHFLAGS)
 
 interop: build ## the tests with the real binaries in $$LANYARD_PEERS; fails where one is missing
 	@integration/tools/deps.sh curl envoy python

@@ -11,8 +11,8 @@ import (
 )
 
 // ServeBackend is the program behind the proxies. It listens on a loopback port, writes its address and a newline to
-// out, and serves until control ends.
-func ServeBackend(control io.Reader, out io.Writer) error {
+// out, and serves until control, a pipe, has its end.
+func ServeBackend(control *os.File, out io.Writer) error {
 	alone()
 	listener, addr, err := listenLoopback()
 	if err != nil {
@@ -22,25 +22,25 @@ func ServeBackend(control io.Reader, out io.Writer) error {
 	if b.poll, err = newPoller(); err != nil {
 		return fmt.Errorf("backend: epoll: %w", err)
 	}
-	if err := b.poll.add(listener, unix.EPOLLIN); err != nil {
+	end := int(control.Fd())
+	if err := errors.Join(b.poll.add(listener, unix.EPOLLIN), b.poll.add(end, unix.EPOLLIN)); err != nil {
 		return fmt.Errorf("backend: epoll: %w", err)
 	}
 	if _, err := fmt.Fprintln(out, addr); err != nil {
 		return err
 	}
-	go func() {
-		_, _ = io.Copy(io.Discard, control) // whatever ends it, the run is over
-		os.Exit(0)
-	}()
 	for {
 		ready, err := b.poll.wait(-1)
 		if err != nil {
 			return fmt.Errorf("backend: epoll: %w", err)
 		}
 		for _, event := range ready {
-			if event.Fd == int32(listener) {
+			switch c := b.conns[event.Fd]; {
+			case event.Fd == int32(end):
+				return nil
+			case event.Fd == int32(listener):
 				b.accept()
-			} else if c := b.conns[event.Fd]; c != nil {
+			case c != nil:
 				b.turn(c)
 			}
 		}
