@@ -82,17 +82,19 @@ func (c *Chains) find(k chainKey, now time.Time) *verified {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.lookups++
-	v, ok := c.young[k]
-	if !ok {
-		if v, ok = c.old[k]; !ok {
-			return nil
-		}
-		c.put(k, v)
+	v, young := c.young[k]
+	if !young {
+		v = c.old[k]
 	}
-	if now.Before(v.from) || now.After(v.until) {
+	switch {
+	case v == nil:
+		return nil
+	case now.Before(v.from) || now.After(v.until):
 		delete(c.young, k)
 		delete(c.old, k)
 		return nil
+	case !young:
+		c.put(k, v)
 	}
 	return v
 }

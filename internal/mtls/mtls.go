@@ -157,11 +157,8 @@ func verify(cs tls.ConnectionState, src Source, auth Authorize, opt Options) err
 	if len(cs.PeerCertificates) == 0 {
 		return nil
 	}
-	id, _, err := x509svid.Verify(cs.PeerCertificates, bundles{src}, x509svid.WithTime(opt.now()))
+	id, err := SVIDs{Bundles: bundles{src}}.Verify(cs.PeerCertificates, opt.now())
 	if err != nil {
-		if claimed, idErr := x509svid.IDFromCert(cs.PeerCertificates[0]); idErr == nil {
-			return fmt.Errorf("peer that claims to be %s: %w", claimed, err)
-		}
 		return err
 	}
 	if err := auth(id); err != nil {

@@ -73,11 +73,7 @@ func newEnd(cfg Config, d record.Direction, wrap func(net.Conn, *tls.Config) *tl
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	e := &End{cfg: cfg, direction: d, wrap: wrap}
-	if p, ok := cfg.Policy.(interface{ NeedsConnection() bool }); ok {
-		e.ask = p.NeedsConnection()
-	}
-	return e
+	return &End{cfg: cfg, direction: d, wrap: wrap, ask: policy.NeedsConnection(cfg.Policy)}
 }
 
 // Handshake completes a handshake over sock as id, and puts into rec what came of it. If it fails, it closes sock, rec
