@@ -4,15 +4,12 @@
 package status
 
 import (
-	"context"
 	"crypto/tls"
 	"log/slog"
-	"net"
 	"net/http"
 	"sync"
 	"time"
 
-	"github.com/lanyard-mtls/lanyard/sidecar/identity"
 	"github.com/lanyard-mtls/lanyard/sidecar/metrics"
 	"github.com/lanyard-mtls/lanyard/sidecar/record"
 )
@@ -60,13 +57,6 @@ type Config struct {
 	// comes after Stopping. It must not call the Server.
 	Changed func(Phase)
 	Log     *slog.Logger // nil logs nothing
-
-	// The single tunnel of a sidecar without Tunnels.
-	Identity       func() identity.Status
-	Open           func() int64
-	Listen, Target string
-	DialTarget     func(context.Context) (net.Conn, error)
-	Timeout        time.Duration
 }
 
 // Tunnel is how one tunnel does.
@@ -92,9 +82,6 @@ type Server struct {
 	reloadErr  error     // of the last reload; guarded by mu
 }
 
-// Handler is the name Server had.
-type Handler = Server
-
 // New returns a Server for cfg, in phase Initializing. It does no I/O.
 func New(cfg Config) *Server {
 	if cfg.HeaderTimeout <= 0 {
@@ -103,27 +90,9 @@ func New(cfg Config) *Server {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{cfg: cfg.withTunnels(), phase: Initializing, mux: http.NewServeMux()}
+	s := &Server{cfg: cfg, phase: Initializing, mux: http.NewServeMux()}
 	s.routes()
 	return s
-}
-
-// withTunnels puts the fields of the only tunnel to where those of many are.
-func (c Config) withTunnels() Config {
-	if c.Tunnels != nil || c.Identity == nil {
-		return c
-	}
-	var probe *Probe
-	if c.DialTarget != nil {
-		probe = NewProbe(DialProbe(c.DialTarget), c.Timeout)
-	}
-	c.Tunnels = func() []Tunnel {
-		return []Tunnel{{Listen: c.Listen, Target: c.Target, Connections: c.Open(), Probe: probe}}
-	}
-	c.Identities = func() []metrics.IdentityStatus {
-		return []metrics.IdentityStatus{{Tunnels: []string{""}, Status: c.Identity()}}
-	}
-	return c
 }
 
 // Listening says that connections are accepted from now on.
