@@ -24,6 +24,21 @@ func Kingpin(cmd *cobra.Command) *cobra.Command {
 	return cmd
 }
 
+// ManualVerb is the verb that --help-man stands for in ghostunnel's grammar.
+const ManualVerb = "help-man"
+
+// manualPath is the command line of that verb, the nearest one.
+func (n *normalizer) manualPath() []string {
+	for c := n.cmd; c != nil; c = c.Parent() {
+		for _, verb := range c.Commands() {
+			if verb.Name() == ManualVerb {
+				return strings.Fields(verb.CommandPath())[1:]
+			}
+		}
+	}
+	return []string{"--help"}
+}
+
 func (n *normalizer) kingpin() bool { return n.cmd.Annotations[kingpin] != "" }
 
 // kingpinValue takes a flag's value from the arguments after it.

@@ -138,7 +138,7 @@ func TestGhostunnelsGrammarRefuses(t *testing.T) {
 }
 
 func TestHelpAndVersionNeedNoCompleteCommandLine(t *testing.T) {
-	for _, args := range []string{"", "--help", "server --help", "--help-long", "--version", "server --version", "--status x", "help server"} {
+	for _, args := range []string{"", "--help", "server --help", "--help-long", "--help-man", "--version", "server --version", "--status x", "help server"} {
 		ran, stderr, code := runProxy(t, Ghostunnel, strings.Fields(args)...)
 		if code != 0 || ran != "" || stderr == "" {
 			t.Errorf("%s: exit code %d, ran %q, %s", args, code, ran, stderr)

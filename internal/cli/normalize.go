@@ -40,6 +40,8 @@ func normalize(env *Env, root *cobra.Command, args []string) (cmd *cobra.Command
 	case err != nil:
 	case n.version:
 		return n.cmd, []string{"--version"}, nil
+	case n.manual:
+		return n.cmd, n.manualPath(), nil
 	default:
 		err = n.complete()
 	}
@@ -51,6 +53,7 @@ type normalizer struct {
 	cmd      *cobra.Command
 	help     bool
 	version  bool
+	manual   bool
 	seen     map[string]bool // flags, by name
 	expanded int // files of arguments read
 }
@@ -96,6 +99,9 @@ func (n *normalizer) flag(arg string, rest []string) (string, []string, error) {
 	case name == "h" || name == "help" || name == "help-long":
 		n.help = true
 		return "--help", rest, nil
+	case n.kingpin() && (name == "help-man" || name == "help-custom-man"):
+		n.help, n.manual = true, true
+		return "", rest, nil
 	case name == "version" && (n.cmd.Version != "" || n.kingpin()):
 		n.help, n.version = true, true
 		return "--version", rest, nil
