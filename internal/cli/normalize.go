@@ -55,7 +55,7 @@ type normalizer struct {
 	version  bool
 	manual   bool
 	seen     map[string]bool // flags, by name
-	expanded int // files of arguments read
+	expanded int             // files of arguments read
 }
 
 // word takes an argument that is no flag: a verb, or an argument of one.
