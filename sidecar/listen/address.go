@@ -75,7 +75,8 @@ func checkPort(port string) string {
 	if port == "" {
 		return "the port is missing: give HOST:PORT"
 	}
-	if strings.Trim(port, "+-.0123456789") != "" {
+	const digits, letters = "0123456789", "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	if strings.ContainsAny(port, letters) && strings.Trim(port, digits+letters+"+-._*") == "" {
 		return ""
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || strconv.FormatUint(n, 10) != port {
