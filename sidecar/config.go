@@ -58,6 +58,9 @@ type Config struct {
 	// asked for; 0 is DefaultShutdownTimeout. DrainIdle is how long one of them may
 	// be silent then; 0 is DefaultDrainIdle, less than 0 for as long as the rest.
 	ShutdownTimeout, DrainIdle time.Duration
+	// IdentityTimeout is how long each identity may take to come at the start; Run
+	// then ends with an error. 0 is for ever: connections are refused meanwhile.
+	IdentityTimeout time.Duration
 	// Quiet are the records left out of the log.
 	Quiet record.Quiet
 	// Notify is how systemd is told, and Revision the version told on the status
@@ -76,8 +79,8 @@ type Config struct {
 // Sandbox says what the sidecar keeps of its rights, besides what its
 // configuration needs.
 type Sandbox struct {
-	// Off keeps all of them.
-	Off bool
+	// Enabled gives up the rest, for the whole process and for ever.
+	Enabled bool
 	// ReadDirs and WriteDirs stay accessible.
 	ReadDirs, WriteDirs []string
 	// Reloads leaves the network unrestricted, for configurations to come.

@@ -9,7 +9,7 @@ import (
 
 // confine gives up all that the configuration has no use for.
 func (s *Sidecar) confine() error {
-	if s.cfg.Sandbox.Off {
+	if !s.cfg.Sandbox.Enabled {
 		return nil
 	}
 	if s.cfg.usesPKCS11() {

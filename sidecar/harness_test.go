@@ -51,7 +51,7 @@ func (s spec) config() sidecar.Config {
 		t.Listen = "127.0.0.1:0"
 	}
 	return sidecar.Config{Tunnels: []sidecar.Tunnel{t}, Status: sidecar.Status{Listen: s.Status}, ShutdownTimeout: s.ShutdownTimeout,
-		DrainIdle: s.DrainIdle, Sandbox: sidecar.Sandbox{Off: true}, Deps: sidecar.Deps{Policy: policy.Deps{Name: flagOf(t.Mode)}}}
+		DrainIdle: s.DrainIdle, Deps: sidecar.Deps{Policy: policy.Deps{Name: flagOf(t.Mode)}}}
 }
 
 // flagOf gives settings the names that the command line has for them.

@@ -3,6 +3,7 @@ package sidecar
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net"
@@ -97,6 +98,9 @@ func (s *Sidecar) begin(running, support context.Context, helpers *sync.WaitGrou
 	if err != nil {
 		return errors.Join(err, next.undo())
 	}
+	if err := s.confine(); err != nil {
+		return errors.Join(err, next.undo(), closeIf(statusListener))
+	}
 	s.running, s.support = running, support
 	if statusListener != nil {
 		helpers.Go(func() {
@@ -108,11 +112,37 @@ func (s *Sidecar) begin(running, support context.Context, helpers *sync.WaitGrou
 	helpers.Go(func() { s.metrics.Run(support) }) // returns nil, and only when told to
 	s.commit(next)
 	s.status.Listening()
+	s.awaitIdentities(support, helpers)
 	helpers.Go(func() { s.watchdog(support) })
 	if s.cfg.Ready != nil {
 		s.cfg.Ready(s.addrs(statusListener))
 	}
 	return nil
+}
+
+func closeIf(l net.Listener) error {
+	if l == nil {
+		return nil
+	}
+	return l.Close()
+}
+
+// awaitIdentities ends the sidecar if an identity does not come in time; s.mu is
+// held.
+func (s *Sidecar) awaitIdentities(ctx context.Context, helpers *sync.WaitGroup) {
+	limit := s.cfg.IdentityTimeout
+	if limit == 0 {
+		return
+	}
+	for _, src := range s.sources {
+		helpers.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, limit)
+			defer cancel()
+			if _, err := src.Wait(ctx); err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				s.fail(fmt.Errorf("no identity within %s: %w", limit, err))
+			}
+		})
+	}
 }
 
 func (s *Sidecar) addrs(statusListener net.Listener) Addrs {

@@ -30,7 +30,7 @@ func (c Config) validateShared() error {
 	if len(c.Tunnels) == 0 {
 		errs = append(errs, setting.Errorf("tunnel", "", `there is none: add tunnel "NAME" { … }`))
 	}
-	errs = append(errs, notNegative("shutdown_timeout", c.ShutdownTimeout))
+	errs = append(errs, notNegative("shutdown_timeout", c.ShutdownTimeout), notNegative("identity_timeout", c.IdentityTimeout))
 	if c.Status.Listen == "" {
 		if c.Status.PProf {
 			errs = append(errs, setting.Errorf("pprof", "", "needs a status address to be served on: add one"))
