@@ -139,6 +139,9 @@ func (env *Env) finish(cmd *cobra.Command, err error) int {
 	for _, hint := range hintsOf(err) {
 		fmt.Fprintf(env.Stderr, "hint: %s\n", env.localize(hint))
 	}
+	if c, ok := errors.AsType[*coded](err); ok {
+		return c.code
+	}
 	if isUsage && !likeSPIRE(cmd) {
 		return 2
 	}

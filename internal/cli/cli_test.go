@@ -110,6 +110,9 @@ func TestErrorsAreOneLineEachWithTheirHints(t *testing.T) {
 	if Hint(nil, "x") != nil {
 		t.Error("a hint made an error of nil")
 	}
+	if code := env.finish(nil, ExitCode(errors.New("c"), 7)); code != 7 || ExitCode(nil, 7) != nil {
+		t.Errorf("exit code %d", code)
+	}
 	rpc := RPCError(status.Error(codes.NotFound, "no such entry"))
 	if rpc.Error() != "no such entry (NotFound)" || status.Code(fmt.Errorf("x: %w", rpc)) != codes.NotFound {
 		t.Errorf("%v, code %s", rpc, status.Code(rpc))

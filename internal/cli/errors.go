@@ -22,6 +22,22 @@ var errPrinted = errors.New("already told")
 // Printed is the error of a command that has told what went wrong by itself: it only sets the exit code.
 func Printed() error { return errPrinted }
 
+type coded struct {
+	err  error
+	code int
+}
+
+func (c *coded) Error() string { return c.err.Error() }
+func (c *coded) Unwrap() error { return c.err }
+
+// ExitCode has err end the process with code. nil stays nil.
+func ExitCode(err error, code int) error {
+	if err == nil {
+		return nil
+	}
+	return &coded{err, code}
+}
+
 type hinted struct {
 	err  error
 	hint string
