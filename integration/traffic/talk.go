@@ -16,7 +16,7 @@ import (
 // Talk is one conversation.
 type Talk struct {
 	ID     uint64
-	Local  string // the client's own address, empty for UNIX sockets
+	Local  string // the client's own address; empty for UNIX sockets, and where the connection was reset at once
 	opened time.Time
 	client *side
 
@@ -31,20 +31,26 @@ func (t *Traffic) open(ctx context.Context, addr string) (*Talk, error) {
 	if path, ok := cutUnix(addr); ok {
 		network, addr = "unix", path
 	}
-	opened := time.Now()
+	talk := &Talk{opened: time.Now(), client: &side{done: make(chan struct{})}}
 	c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
-	if err != nil {
-		return nil, err
-	}
-	_ = c.SetDeadline(time.Now().Add(t.options.Limit)) // an open socket takes any
-	talk := &Talk{Local: c.LocalAddr().String(), opened: opened, client: &side{conn: c.(conn), done: make(chan struct{})}}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.finished {
+	switch {
+	case errors.Is(err, syscall.ECONNRESET): // it was made, and reset before Go had looked
+		talk.client.read, talk.client.ended = err, time.Now()
+		close(talk.client.done)
+	case err != nil:
+		return nil, err
+	case t.finished:
 		return nil, errors.Join(errors.New("opened after the finish"), c.Close())
 	}
 	talk.ID = uint64(len(t.talks) + 1)
 	t.talks[talk.ID] = talk
+	if err != nil {
+		return talk, nil
+	}
+	_ = c.SetDeadline(time.Now().Add(t.options.Limit)) // an open socket takes any
+	talk.Local, talk.client.conn = c.LocalAddr().String(), c.(conn)
 	t.running.Go(func() {
 		var id [8]byte
 		binary.BigEndian.PutUint64(id[:], talk.ID)
@@ -67,7 +73,9 @@ func (talk *Talk) Ended() <-chan struct{} { return talk.client.done }
 // Reset ends the client's side as a crash does, with a reset.
 func (talk *Talk) Reset() {
 	talk.Excuse("its client crashed")
-	reset(talk.client.conn)
+	if talk.client.conn != nil {
+		reset(talk.client.conn)
+	}
 }
 
 // Vanish ends the client's side without a word on the wire: neither FIN nor reset. It needs CAP_NET_ADMIN.
