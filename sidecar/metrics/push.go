@@ -15,8 +15,11 @@ import (
 	"time"
 )
 
-// maxPush is the longest that one push may take.
-const maxPush = 10 * time.Second
+// One push may take an interval, but never less or more than these.
+const (
+	minPush = time.Second
+	maxPush = 10 * time.Second
+)
 
 // Push is how pushes connect. The zero Push connects directly and trusts the
 // system's authorities.
@@ -58,7 +61,7 @@ func (s *Set) every(ctx context.Context, kind, to string, push func(context.Cont
 		case <-ctx.Done():
 			return
 		}
-		pushCtx, cancel := context.WithTimeout(ctx, min(s.cfg.Interval, maxPush))
+		pushCtx, cancel := context.WithTimeout(ctx, min(max(s.cfg.Interval, minPush), maxPush))
 		err := push(pushCtx)
 		cancel()
 		switch {
@@ -84,26 +87,32 @@ func (p Push) dial(ctx context.Context, network, addr string) (net.Conn, error) 
 type poster struct {
 	set    *Set
 	url    string
-	shown  string // url without a password
+	shown  string // of url, what is no secret
 	client *http.Client
 }
 
 func newPoster(s *Set) *poster {
 	p := &poster{set: s, url: s.cfg.URL, shown: redacted(s.cfg.URL)}
-	p.client = &http.Client{Transport: &http.Transport{
-		DialContext:       s.cfg.Push.dial,
-		TLSClientConfig:   s.cfg.Push.TLS,
-		DisableKeepAlives: true, // nothing is held for the length of an interval
-	}}
+	p.client = &http.Client{
+		Transport: &http.Transport{
+			DialContext:       s.cfg.Push.dial,
+			TLSClientConfig:   s.cfg.Push.TLS,
+			DisableKeepAlives: true, // nothing is held for the length of an interval
+		},
+		// A redirect would make a GET of the POST: it counts as a failure.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 	return p
 }
 
+// redacted is what of a URL may be shown: neither its user nor its path and query,
+// in which there may be secrets.
 func redacted(s string) string {
 	u, err := url.Parse(s)
 	if err != nil {
-		return "a malformed URL"
+		return ""
 	}
-	return u.Redacted()
+	return u.Scheme + "://" + u.Host
 }
 
 func (p *poster) push(ctx context.Context) error {

@@ -232,23 +232,3 @@ func (l lines) Write(p []byte) (int, error) {
 	l <- string(p)
 	return len(p), nil
 }
-
-func TestConfigSaysWhatIsWrongWithIt(t *testing.T) {
-	for want, cfg := range map[string]metrics.Config{
-		"": {Prefix: "edge-1.web", Graphite: "127.0.0.1:2003", URL: "https://u:p@json.test/x", Interval: time.Second},
-		"metrics_prefix a b: holds a space or what can't be printed: give letters, digits, dots and dashes": {Prefix: "a b"},
-		"metrics_graphite carbon: not an address: give HOST:PORT":                                           {Graphite: "carbon"},
-		"metrics_url ftp://u:xxxxx@x: has to start with http:// or https://":                                {URL: "ftp://u:secret@x"},
-		"metrics_url: not a URL: give http://HOST:PORT/PATH":                                                {URL: "http://u:secret%@x"},
-		"metrics_url http:///x: names no host: give http://HOST:PORT/PATH":                                  {URL: "http:///x"},
-		"metrics_interval -1s: must be more than 0":                                                         {Interval: -time.Second},
-	} {
-		got := ""
-		if err := cfg.Validate(); err != nil {
-			got = err.Error()
-		}
-		if got != want {
-			t.Errorf("got %q, want %q", got, want)
-		}
-	}
-}

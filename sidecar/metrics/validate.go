@@ -34,16 +34,16 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// checkURL never shows a password: of a URL that cannot be parsed, nothing.
+// checkURL never shows a secret: of a URL that cannot be parsed, nothing.
 func checkURL(s string) error {
 	u, err := url.Parse(s)
 	switch {
 	case err != nil:
 		return setting.Errorf("metrics_url", "", "not a URL: give http://HOST:PORT/PATH")
 	case u.Scheme != "http" && u.Scheme != "https":
-		return setting.Errorf("metrics_url", u.Redacted(), "has to start with http:// or https://")
+		return setting.Errorf("metrics_url", redacted(s), "has to start with http:// or https://")
 	case u.Host == "":
-		return setting.Errorf("metrics_url", u.Redacted(), "names no host: give http://HOST:PORT/PATH")
+		return setting.Errorf("metrics_url", redacted(s), "names no host: give http://HOST:PORT/PATH")
 	}
 	return nil
 }

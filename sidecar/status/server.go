@@ -16,18 +16,20 @@ import (
 
 // What a client of the port may take; ghostunnel's.
 const (
-	readTimeout = 30 * time.Second
-	idleTimeout = 2 * time.Minute
+	readTimeout  = 30 * time.Second
+	writeTimeout = 30 * time.Second // ghostunnel has none
+	idleTimeout  = 2 * time.Minute
 )
 
 func (s *Server) routes() {
-	s.mux.HandleFunc(Path, s.serveStatus)
-	s.mux.HandleFunc(PathLive, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	live := func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") }
+	s.mux.Handle(Path, bounded(http.HandlerFunc(s.serveStatus)))
+	s.mux.Handle(PathLive, bounded(http.HandlerFunc(live)))
 	for path, h := range s.cfg.Metrics {
-		s.mux.Handle(path, h)
+		s.mux.Handle(path, bounded(h))
 	}
 	if s.cfg.Shutdown != nil {
-		s.mux.Handle(PathShutdown, localOnly(http.HandlerFunc(s.serveShutdown)))
+		s.mux.Handle(PathShutdown, bounded(localOnly(http.HandlerFunc(s.serveShutdown))))
 	}
 	if s.cfg.PProf {
 		for path, h := range map[string]http.HandlerFunc{"": pprof.Index, "cmdline": pprof.Cmdline, "profile": pprof.Profile,
@@ -66,6 +68,16 @@ func (s *Server) serveShutdown(w http.ResponseWriter, r *http.Request) {
 	}
 	s.cfg.Log.Info("shutdown was requested on the status port", "client", r.RemoteAddr)
 	s.cfg.Shutdown()
+}
+
+// bounded ends an answer that its client does not take. Profiles take as long as
+// they are asked to.
+func bounded(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// An error says that there is no connection, as in a test.
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))
+		h.ServeHTTP(w, r)
+	})
 }
 
 // localOnly refuses clients that are not on this host: the port may have to be

@@ -1,0 +1,4 @@
+package metrics
+
+// Redacted is what of a URL is logged.
+func Redacted(s string) string { return redacted(s) }
