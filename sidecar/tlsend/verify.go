@@ -55,6 +55,7 @@ func (e *End) describe(rec *record.Record, id *identity.Identity, cs tls.Connect
 		rec.PeerSubject = cs.PeerCertificates[0].Subject.String()
 	}
 	rec.ServerName = cs.ServerName
+	rec.Resumed = cs.DidResume // whoever was refused all the same too
 	if !cs.HandshakeComplete {
 		return
 	}
@@ -64,7 +65,6 @@ func (e *End) describe(rec *record.Record, id *identity.Identity, cs tls.Connect
 		rec.Group = cs.CurveID.String()
 	}
 	rec.ALPN = cs.NegotiatedProtocol
-	rec.Resumed = cs.DidResume
 }
 
 // fail closes sock and says in rec why the handshake failed.
