@@ -67,13 +67,9 @@ func (e *Engine) Allow(ctx context.Context, r policy.Request) (allowed bool, err
 	if query == nil {
 		return false, errors.New("has not been read yet")
 	}
-	in, err := input(r)
-	if err != nil {
-		return false, fmt.Errorf("could not be asked: the peer's certificate does not go into JSON: %w", err)
-	}
 	limited, cancel := context.WithTimeoutCause(ctx, e.timeout, errSlow)
 	defer cancel()
-	results, err := query.Eval(limited, opa.EvalParsedInput(in))
+	results, err := query.Eval(limited, opa.EvalParsedInput(input(r)))
 	switch {
 	case limited.Err() != nil && ctx.Err() == nil:
 		return false, fmt.Errorf("took longer than %s", e.timeout)
