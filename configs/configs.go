@@ -10,4 +10,6 @@ var (
 	Issuer string
 	//go:embed agent.hcl
 	Agent string
+	//go:embed sidecar.hcl
+	Sidecar string
 )

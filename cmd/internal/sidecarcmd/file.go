@@ -16,7 +16,7 @@ type file struct {
 	Syslog            bool           `hcl:"syslog,optional"`
 	Quiet             []string       `hcl:"quiet,optional"`
 	ShutdownTimeout   *time.Duration `hcl:"shutdown_timeout,optional"`
-	DrainIdle         time.Duration  `hcl:"drain_idle,optional"`
+	DrainIdle         *time.Duration `hcl:"drain_idle,optional"`
 	WorkloadAPI       string         `hcl:"workload_api,optional"`
 	DisableLandlock   bool           `hcl:"disable_landlock,optional"`
 
@@ -124,9 +124,9 @@ type timeoutsBlock struct {
 }
 
 type limitsBlock struct {
-	Connections int `hcl:"connections,optional"`
-	PerPeer     int `hcl:"per_peer,optional"`
-	Handshakes  int `hcl:"handshakes,optional"`
+	Connections int  `hcl:"connections,optional"`
+	PerPeer     int  `hcl:"per_peer,optional"`
+	Handshakes  *int `hcl:"handshakes,optional"`
 }
 
 type tcpBlock struct {

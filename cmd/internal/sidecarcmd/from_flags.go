@@ -1,15 +1,25 @@
 package sidecarcmd
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"math"
+	"net"
+	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/lanyard-mtls/lanyard/internal/cli"
 	"github.com/lanyard-mtls/lanyard/sidecar"
+	"github.com/lanyard-mtls/lanyard/sidecar/accept"
 	"github.com/lanyard-mtls/lanyard/sidecar/identity"
+	"github.com/lanyard-mtls/lanyard/sidecar/metrics"
 	"github.com/lanyard-mtls/lanyard/sidecar/policy"
+	"github.com/lanyard-mtls/lanyard/sidecar/proxyproto"
+	"github.com/lanyard-mtls/lanyard/sidecar/record"
 	"github.com/lanyard-mtls/lanyard/sidecar/setting"
 )
 
@@ -81,7 +91,7 @@ func (o *options) policy(mode sidecar.Mode, id identity.Config) policy.Config {
 	c := policy.Config{
 		AllowAll: o.allowAll, OwnTrustDomain: o.ownTrustDomain, AllowCNs: o.cns, AllowOUs: o.ous, AllowDNSNames: o.dnsNames, AllowIPs: o.ips,
 		AllowURIs: o.uris, AllowTrustDomains: o.trustDomains, DenyURIs: o.denyURIs, Pins: o.pins,
-		Rego: policy.Rego{Path: o.policyPath, Query: o.policyQuery},
+		Rego: policy.Rego{Path: o.policyPath, Query: o.policyQuery}, Wide: true,
 	}
 	if o.policyPath != "" || o.policyQuery != "" {
 		c.Rego.Timeout = o.connect
@@ -97,14 +107,88 @@ func (o *options) policy(mode sidecar.Mode, id identity.Config) policy.Config {
 	return c
 }
 
+// config gives the configuration that the flags describe, and what is worth a line in the log. The error is of single flags: what
+// does not go together is for the Config's own validation.
+func (o *options) config(mode sidecar.Mode) (sidecar.Config, []string, error) {
+	id, notes, errs := o.identity(mode)
+	t := sidecar.Tunnel{
+		Mode: mode, Listen: o.listen, Target: o.target, UnsafeListen: o.unsafeListen, UnsafeTarget: o.unsafeTarget, Identity: id,
+		Policy: o.policy(mode, id), ServerName: o.serverName, Via: o.proxy, TargetStatus: o.targetStatus, ProxyProtocol: o.proxyMode(),
+		AcceptProxyProtocol: o.acceptProxy, ALPN: o.alpn, NoResumption: o.noResumption,
+		ConnectTimeout: o.connect, CloseTimeout: orNone(o.closing), IdleTimeout: o.idle, MaxAge: o.maxAge,
+		Limits:    accept.Limits{Connections: int(o.maxConns), PerPeer: int(o.perPeer), Handshakes: noLimit(int(o.handshakes))},
+		KeepAlive: keepAlive(o.keepAlive), UserTimeout: o.userTimeout, SocketMode: fs.FileMode(o.socketMode), ReusePort: o.reusePort, SkipResolve: o.skipResolve,
+	}
+	var more []error
+	t.CipherSuites, more = cipherSuites(strings.Split(o.cipherSuites, ","), o.unsafeCiphers)
+	errs = append(errs, more...)
+	version, err := tlsVersion(o.maxTLS)
+	t.MaxTLSVersion = version
+	errs = append(append(errs, err), o.checks()...)
+	quiet, err := record.ParseQuiet(o.quiet.values)
+	if err != nil {
+		errs = append(errs, setting.Errorf("quiet", "", "%w", err))
+	}
+	cfg := sidecar.Config{
+		Tunnels: []sidecar.Tunnel{t}, Status: sidecar.Status{Listen: o.status, PProf: o.pprof, Shutdown: o.shutdownEndpoint},
+		Metrics:         metrics.Config{Prefix: o.metricsPrefix, Graphite: o.graphite, URL: o.metricsURL, Interval: o.metricsInterval},
+		ShutdownTimeout: atOnce(o.shutdown), DrainIdle: orNone(o.drainIdle), Quiet: quiet, Revision: cli.Version(),
+		Sandbox: sidecar.Sandbox{Enabled: !o.disableLandlock}, IdentityTimeout: o.workloadTimeout,
+	}
+	if o.logs.File != "" {
+		cfg.Sandbox.WriteDirs = append(cfg.Sandbox.WriteDirs, filepath.Dir(o.logs.File))
+	}
+	told := errors.Join(errs...)
+	return cfg, notes, errors.Join(told, without(cfg.Validate(), told))
+}
+
+func (o *options) proxyMode() proxyproto.Mode {
+	if o.proxyProtocol {
+		return proxyproto.Conn
+	}
+	return proxyproto.Mode(o.proxyProtocolMode.Value)
+}
+
+// orNone gives what a Config has for 0, which is none or at once in a flag and the default there.
+func orNone(d time.Duration) time.Duration {
+	if d == 0 {
+		return -1
+	}
+	return d
+}
+
+// atOnce is orNone for what can't be negative.
+func atOnce(d time.Duration) time.Duration {
+	if d == 0 {
+		return 1
+	}
+	return d
+}
+
+// noLimit gives what a Config has for no limit of handshakes, which is 0 in a flag and the default there.
+func noLimit(n int) int {
+	if n == 0 {
+		return math.MaxInt32
+	}
+	return n
+}
+
+// keepAliveProbes is how many unanswered probes make a peer gone.
+const keepAliveProbes = 9
+
+// keepAlive gives probes every d; 0 is none.
+func keepAlive(d time.Duration) net.KeepAliveConfig {
+	if d == 0 {
+		return net.KeepAliveConfig{Count: -1} // not the zero value, which is the default
+	}
+	return net.KeepAliveConfig{Enable: true, Idle: d, Interval: d, Count: keepAliveProbes}
+}
+
 // checks gives the errors that no part of a Config can have: two flags for one thing, and what a Config takes for a default.
 func (o *options) checks() []error {
 	var errs []error
-	if o.connect <= 0 {
-		errs = append(errs, setting.Errorf("connect", shortDuration(o.connect), "must be more than 0"))
-	}
-	if o.workloadTimeout < 0 {
-		errs = append(errs, setting.Errorf("use_workload_api_timeout", o.workloadTimeout.String(), "must not be negative: give 0 to wait for ever"))
+	if o.connect == 0 {
+		errs = append(errs, setting.Errorf("connect_timeout", shortDuration(o.connect), "must be more than 0"))
 	}
 	if o.timedReload < 0 {
 		errs = append(errs, setting.Errorf("timed_reload", o.timedReload.String(), "must not be negative: give 0 for none"))

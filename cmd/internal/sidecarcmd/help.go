@@ -53,14 +53,26 @@ func writeGroups(w io.Writer, fs *pflag.FlagSet, flags []flag) {
 }
 
 // ghostunnelHelp makes root's help tell all: ghostunnel has one text for both commands.
-func ghostunnelHelp(root *cobra.Command, verbs ...*cobra.Command) {
+func ghostunnelHelp(root *cobra.Command, verbs map[string][]flag) {
 	root.SetUsageFunc(func(cmd *cobra.Command) error {
 		w := cmd.OutOrStdout()
-		fmt.Fprintf(w, "Usage:\n  %s [flags] server|client [flags]\n", root.Name())
-		for _, verb := range verbs {
-			fmt.Fprintf(w, "\n%s: %s\n", strings.ToUpper(verb.Name()), verb.Short)
-			if err := verb.UsageFunc()(verb); err != nil {
-				return err
+		fmt.Fprintf(w, "Usage:\n  %s [flags] server|client [flags]\n\nFlags of both, before or after the command\n", root.Name())
+		part := func(flags []flag, global bool) {
+			fs := pflag.NewFlagSet("", pflag.ContinueOnError)
+			var some []flag
+			for _, f := range flags {
+				if f.global == global {
+					f.add(fs, true)
+					some = append(some, f)
+				}
+			}
+			writeGroups(w, fs, some)
+		}
+		part(verbs["server"], true)
+		for _, verb := range root.Commands() {
+			if flags := verbs[verb.Name()]; flags != nil {
+				fmt.Fprintf(w, "\nCommand %s: %s\n", verb.Name(), verb.Short)
+				part(flags, false)
 			}
 		}
 		_, err := fmt.Fprintf(w, "\n%s\n", grammarHelp)
@@ -97,3 +109,5 @@ func roff(s string) string {
 	}
 	return s
 }
+
+func hide(f *pflag.Flag) { f.Hidden = true }

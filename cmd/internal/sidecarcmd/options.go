@@ -6,6 +6,8 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/lanyard-mtls/lanyard/internal/cli"
+	"github.com/lanyard-mtls/lanyard/sidecar"
+	"github.com/lanyard-mtls/lanyard/sidecar/metrics"
 )
 
 // options is what the command line of server or client says, before anything is made of it.
@@ -63,15 +65,11 @@ type options struct {
 	useLandlock, disableLandlock bool
 }
 
-// Defaults that ghostunnel has.
+// Defaults that no package below has.
 const (
-	defaultWorkloadTimeout = 10 * time.Minute
-	defaultShutdown        = 5 * time.Minute
-	defaultConnect         = 10 * time.Second
-	defaultClose           = time.Minute
-	defaultInterval        = 30 * time.Second
-	defaultPrefix          = "ghostunnel"
-	defaultCiphers         = "AES,CHACHA"
+	defaultClose     = time.Minute
+	defaultCiphers   = "AES,CHACHA"
+	defaultKeepAlive = 15 * time.Second
 )
 
 func newOptions(env *cli.Env) *options {
@@ -80,8 +78,9 @@ func newOptions(env *cli.Env) *options {
 		proxyProtocolMode: cli.Choice{Accepts: []string{"conn", "tls", "tls-full"}},
 		quiet:             choices{accepts: []string{"all", "conns", "conn-errs", "handshake-errs"}},
 		socketMode:        0o600,
-		shutdown:          defaultShutdown, connect: defaultConnect, closing: defaultClose,
-		metricsInterval: defaultInterval, metricsPrefix: defaultPrefix, cipherSuites: defaultCiphers,
+		shutdown:          sidecar.DefaultShutdownTimeout, drainIdle: sidecar.DefaultDrainIdle, connect: sidecar.DefaultConnectTimeout, closing: defaultClose,
+		keepAlive: defaultKeepAlive, handshakes: sidecar.DefaultHandshakes,
+		metricsInterval: metrics.DefaultInterval, metricsPrefix: metrics.DefaultPrefix, cipherSuites: defaultCiphers,
 	}
 }
 

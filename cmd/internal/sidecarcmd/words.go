@@ -2,6 +2,8 @@ package sidecarcmd
 
 import (
 	"errors"
+	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/lanyard-mtls/lanyard/internal/hclconf"
@@ -43,6 +45,19 @@ func (o *options) flagWord(flags []flag, key string) (string, bool) {
 	return "--" + found.name, true
 }
 
+// word gives the flag for a setting's key, for rules and advice; the key itself if there is none.
+func (o *options) word(flags []flag, key string) string {
+	for _, f := range flags {
+		if f.key == key {
+			return "--" + f.name
+		}
+	}
+	return key
+}
+
+// noIdentity is told where no flag names a source of identity.
+const noIdentity = "there is no identity: give --use-workload-api, or --cert with --key, or --keystore"
+
 // inFlags words the setting.Errors in err by flag, one a line.
 func (o *options) inFlags(flags []flag, err error) error {
 	var out []error
@@ -52,15 +67,22 @@ func (o *options) inFlags(flags []flag, err error) error {
 			out = append(out, err)
 			continue
 		}
-		name, ok := o.flagWord(flags, e.Key)
-		if !ok {
-			out = append(out, err)
-			continue
+		said := *e
+		said.Problem = keyWord().ReplaceAllStringFunc(e.Problem, func(key string) string { return o.word(flags, key) })
+		switch name, ok := o.flagWord(flags, e.Key); {
+		case e.Key == "identity" && e.Value == "":
+			out = append(out, &worded{noIdentity, err})
+		case ok:
+			out = append(out, &worded{words(name, &said), err})
+		default:
+			out = append(out, &worded{said.Error(), err})
 		}
-		out = append(out, &worded{words(name, e), err})
 	}
 	return errors.Join(out...)
 }
+
+// keyWord matches what can only be a setting's key in a sentence.
+func keyWord() *regexp.Regexp { return regexp.MustCompile(`\b[a-z]+(_[a-z]+)+\b`) }
 
 // words is e with another name for its setting.
 func words(name string, e *setting.Error) string {
@@ -88,32 +110,78 @@ func keyPaths() map[string]string {
 		"allow_ous": "policy.allow_ous", "allow_dns_names": "policy.allow_dns_names", "allow_ips": "policy.allow_ips", "pins": "policy.pins",
 		"rego": "policy.rego", "query": "policy.query", "disable_authentication": "policy.disable_authentication",
 
-		"connect": "timeouts.connect", "close": "timeouts.close", "idle": "timeouts.idle", "max_age": "timeouts.max_age",
+		"connect_timeout": "timeouts.connect", "close_timeout": "timeouts.close", "idle_timeout": "timeouts.idle", "max_age": "timeouts.max_age",
 		"connections": "limits.connections", "per_peer": "limits.per_peer", "handshakes": "limits.handshakes",
 		"keep_alive": "tcp.keep_alive", "user_timeout": "tcp.user_timeout",
 		"max_version": "tls.max_version", "cipher_suites": "tls.cipher_suites",
 	}
 }
 
-// inFile adds the setting.Errors in err to the faults of f, each at its line: that of the setting or, if it isn't there, of the
-// block that lacks it.
+// inFile adds the errors in err to the faults of f, each setting.Error at its line: that of the setting or, if it isn't there, of
+// the block that lacks it.
 func inFile(f *hclconf.File, err error) {
-	paths := keyPaths()
 	for _, err := range setting.All(err) {
 		e, ok := errors.AsType[*setting.Error](err)
 		if !ok {
 			f.Errorf(hclconf.Pos{}, "%v", err)
 			continue
 		}
-		path := e.Key
-		if p, ok := paths[e.Key]; ok {
-			path = p
-		}
-		if e.Tunnel != "" {
-			path = tunnelPath(e.Tunnel) + ": " + path
-		}
-		f.Errorf(nearest(f, path), "%s", words(path, e))
+		at, text := place(f, e)
+		f.Errorf(at, "%s", text)
 	}
+}
+
+// wordedInFile words the setting.Errors in err by f's name and line, one a line.
+func wordedInFile(f *hclconf.File, err error) error {
+	var out []error
+	for _, err := range setting.All(err) {
+		e, ok := errors.AsType[*setting.Error](err)
+		if !ok {
+			out = append(out, err)
+			continue
+		}
+		at, text := place(f, e)
+		name := f.Name()
+		if at.Line > 0 {
+			name = fmt.Sprintf("%s:%d", name, at.Line)
+		}
+		out = append(out, &worded{name + ": " + text, err})
+	}
+	return errors.Join(out...)
+}
+
+// place is where e's setting is in f, and what to say of it.
+func place(f *hclconf.File, e *setting.Error) (hclconf.Pos, string) {
+	path, ok := keyPaths()[e.Key]
+	if !ok {
+		path = e.Key
+	}
+	said := *e
+	switch {
+	case e.Tunnel != "" && e.Key == "tunnel":
+		path, said.Value = tunnelPath(e.Tunnel), ""
+	case e.Tunnel != "":
+		path = tunnelPath(e.Tunnel) + ": " + path
+	}
+	return nearest(f, path), words(path, &said)
+}
+
+// without gives the errors in err but for those about a setting that told has one about.
+func without(err, told error) error {
+	type about struct{ tunnel, key string }
+	known := map[about]bool{}
+	for _, err := range setting.All(told) {
+		if e, ok := errors.AsType[*setting.Error](err); ok {
+			known[about{e.Tunnel, e.Key}] = true
+		}
+	}
+	var out []error
+	for _, err := range setting.All(err) {
+		if e, ok := errors.AsType[*setting.Error](err); !ok || !known[about{e.Tunnel, e.Key}] {
+			out = append(out, err)
+		}
+	}
+	return errors.Join(out...)
 }
 
 // nearest is the place of the key with the path, or of the innermost block that would hold it.
