@@ -20,7 +20,8 @@ func compile(c Config, d Deps, anyEngine bool) (Policy, error) {
 	}
 	b := builder{c: c, d: d}
 	b.errs = append(c.exclusions(d.Name), c.completeness(d.Name)...)
-	s := &rules{deny: b.uris("deny_uris", c.DenyURIs, false, true), allow: b.allow(), mend: d.Name("allow_uris"), reporter: reporter{d.Log}}
+	s := &rules{deny: b.uris("deny_uris", c.DenyURIs, false, true), allow: b.allow(), reporter: reporter{d.Log},
+		mend: d.Name("allow_uris"), mendDomain: d.Name("allow_trust_domains")}
 	hashes := b.pins()
 	if c.Rego.used() && !anyEngine {
 		s.engine = b.engine()
@@ -37,7 +38,7 @@ func compile(c Config, d Deps, anyEngine bool) (Policy, error) {
 	case c.AllowAll:
 		s.all = d.Name("allow_all")
 	case len(s.allow) == 0 && !c.Rego.used():
-		s.all = "host name" // completeness made sure
+		s.all = byHostName // completeness made sure
 	}
 	return s, nil
 }

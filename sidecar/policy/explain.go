@@ -24,7 +24,7 @@ func Explain(ctx context.Context, p Policy, r Request) string {
 		p.explain(e)
 	default:
 		e.decide(p.Decide(ctx, r))
-		e.advise("this policy allows everyone who gets so far")
+		e.advise("no peer is asked for a certificate, so there is nothing to tell them apart by")
 	}
 	return e.String()
 }
@@ -124,7 +124,11 @@ func (s *rules) explain(ctx context.Context, e *explanation) {
 	denied := e.rules(s.deny)
 	allowed := e.rules(s.allow)
 	if s.all != "" {
-		e.try(match, s.all, "every peer with a valid certificate")
+		why := "every peer with a valid certificate"
+		if s.all == byHostName {
+			why = "a valid certificate for it is enough, as there is no rule"
+		}
+		e.try(match, s.all, why)
 		allowed = append(allowed, s.all)
 	}
 	switch {
@@ -148,10 +152,15 @@ func (s *rules) advise(e *explanation, denied, allowed []string) {
 		e.advise("to allow it: take away %s; %s then allows it", strings.Join(denied, " and "), allowed[0])
 	case len(denied) > 0:
 		e.advise("to allow it: take away %s, and add a rule that allows it", strings.Join(denied, " and "))
+	case s.all == byHostName:
+		e.advise("to refuse it: add a rule that says who is expected")
 	case len(allowed) > 0:
 		e.advise("to refuse it: take away %s, or add a rule to deny it", strings.Join(allowed, " and "))
 	case !id.IsZero():
 		e.advise("to allow it: add %s %s, or let a pattern match it", s.mend, id)
+		if !id.MemberOf(e.peer.Own.TrustDomain()) {
+			e.advise("to allow all of its trust domain: add %s %s", s.mendDomain, id.TrustDomain())
+		}
 		for _, r := range s.allow {
 			if e.peer.assumed && byName(r) {
 				e.advise("unless its certificate has a name that %s wants", r)
@@ -167,10 +176,13 @@ func (p *pins) explain(e *explanation) {
 		e.peer.Certificate = nil
 	}
 	e.decide(p.decide(e.peer.Request))
+	if e.peer.Certificate == nil {
+		e.decision = "depends on the peer's public key: pins look at nothing else"
+	}
 	for _, pin := range p.pins {
 		switch {
 		case e.peer.Certificate == nil:
-			e.try(unknown, pin.String(), "depends on the peer's public key; its SPIFFE ID does not count")
+			e.try(unknown, pin.String(), "")
 		case pin.matches(e.peer.Certificate.RawSubjectPublicKeyInfo):
 			e.try(match, pin.String(), "")
 		default:

@@ -5,6 +5,9 @@ import (
 	"fmt"
 )
 
+// byHostName allows a server whose certificate is one for its host name, where there are no rules.
+const byHostName = "host name"
+
 // rules is a policy of names: denied if any of deny matches, else allowed if any of allow does, or the engine says so.
 type rules struct {
 	deny  []rule
@@ -13,8 +16,8 @@ type rules struct {
 	all    string
 	engine Engine // may be nil
 	query  string // the engine's, in the user's words
-	// mend is the setting that would name one more peer.
-	mend string
+	// mend and mendDomain are the settings that would name one more peer, and one more trust domain.
+	mend, mendDomain string
 	reporter
 }
 

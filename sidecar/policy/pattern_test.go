@@ -57,41 +57,6 @@ func TestPatternErrors(t *testing.T) {
 		if _, err := parsePattern(s); err != want {
 			t.Errorf("%q: %v, want %v", s, err, want)
 		}
-		if _, err := CompilePatterns("--allow-uri", []string{s}); err == nil || !strings.Contains(err.Error(), "--allow-uri") {
-			t.Errorf("%q: %v", s, err)
-		}
-	}
-}
-
-func TestDecisionsNameTheRule(t *testing.T) {
-	compile := func(patterns ...string) Policy {
-		p, err := CompilePatterns("--allow-uri", patterns)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return p
-	}
-	tests := map[string]struct {
-		policy Policy
-		peer   spiffeid.ID
-		want   Decision
-	}{
-		"all":         {AllowAll("--allow-all"), foreign, Decision{Allowed: true, Rule: "--allow-all"}},
-		"own":         {OwnTrustDomain("--verify-uri"), db, Decision{Allowed: true, Rule: "own trust domain"}},
-		"own foreign": {OwnTrustDomain("--verify-uri"), foreign, Decision{Reason: "spiffe://two.test/ns/prod/sa/web is not of the own trust domain one.test and no --verify-uri names it"}},
-		"second":      {compile("spiffe://x/y", "spiffe://one.test/ns/*/sa/db"), db, Decision{Allowed: true, Rule: "--allow-uri spiffe://one.test/ns/*/sa/db"}},
-		"one":         {compile("spiffe://one.test/web"), db, Decision{Reason: "--allow-uri spiffe://one.test/web does not match spiffe://one.test/ns/prod/sa/db"}},
-		"two":         {compile("spiffe://x/y", "spiffe://x/z"), db, Decision{Reason: "none of 2 --allow-uri matches spiffe://one.test/ns/prod/sa/db, the last is spiffe://x/z"}},
-		"none":        {compile(), db, Decision{Reason: "there is no --allow-uri that could match spiffe://one.test/ns/prod/sa/db"}},
-	}
-	for name, tt := range tests {
-		if got := tt.policy.Decide(t.Context(), Request{Own: web, Peer: tt.peer}); got != tt.want {
-			t.Errorf("%s: %+v, want %+v", name, got, tt.want)
-		}
-	}
-	// Without an own identity nobody is of the own trust domain.
-	if OwnTrustDomain("x").Decide(t.Context(), Request{}).Allowed {
-		t.Error("the zero ID was allowed")
 	}
 }
 
