@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 )
@@ -108,6 +109,9 @@ func newPoster(s *Set) *poster {
 // redacted is what of a URL may be shown: neither its user nor its path and query,
 // in which there may be secrets.
 func redacted(s string) string {
+	if !strings.ContainsAny(s, ":/@?#") {
+		return s // a word
+	}
 	u, err := url.Parse(s)
 	if err != nil {
 		return ""

@@ -14,6 +14,7 @@ func TestConfigSaysWhatIsWrongWithIt(t *testing.T) {
 		"metrics_prefix a b: holds a space or what can't be printed: give letters, digits, dots and dashes": {Prefix: "a b"},
 		"metrics_graphite carbon: not an address: give HOST:PORT":                                           {Graphite: "carbon"},
 		"metrics_url ftp://x: has to start with http:// or https://":                                        {URL: "ftp://u:secret@x"},
+		"metrics_url nowhere: has to start with http:// or https://":                                        {URL: "nowhere"},
 		"metrics_url: not a URL: give http://HOST:PORT/PATH":                                                {URL: "http://u:secret%@x"},
 		"metrics_url http://: names no host: give http://HOST:PORT/PATH":                                    {URL: "http:///x"},
 		"metrics_interval -1s: must be more than 0":                                                         {Interval: -time.Second},
