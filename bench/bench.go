@@ -174,6 +174,9 @@ func (b *bench) measure(ctx context.Context) error {
 			}
 		}
 	}
+	if middle, largest, whose := b.report.Spreads(); whose != "" {
+		b.note("from the smallest to the largest of the rounds is %.0f%% of the median in the middle, at most %.0f%% (%s)", 100*middle, 100*largest, whose)
+	}
 	if b.runs("memory") {
 		return b.memory(ctx)
 	}

@@ -59,6 +59,26 @@ func (r *Report) Spread(row Row, peer string) float64 {
 	return (slices.Max(s) - slices.Min(s)) / median(s)
 }
 
+// Spreads are the middle and the largest of all spreads, and whose the largest is. All are zero if nothing was sampled twice.
+func (r *Report) Spreads() (middle, largest float64, whose string) {
+	var all []float64
+	for _, row := range r.rows {
+		for _, peer := range r.peers {
+			spread := r.Spread(row, peer)
+			if math.IsNaN(spread) {
+				continue
+			}
+			if all = append(all, spread); spread > largest {
+				largest, whose = spread, peer+", "+row.Section+": "+row.Name
+			}
+		}
+	}
+	if len(all) > 0 {
+		middle = median(all)
+	}
+	return middle, largest, whose
+}
+
 func median(values []float64) float64 {
 	if len(values) == 0 {
 		return math.NaN()

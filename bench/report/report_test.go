@@ -84,6 +84,12 @@ func TestMedianAndSpread(t *testing.T) {
 	if got := r.Spread(row, "a"); got != 6.0/5 {
 		t.Errorf("spread %v", got)
 	}
+	if middle, largest, whose := sample().Spreads(); middle != (9-1.5)/1.6 || largest != middle || whose != "ghostunnel, bulk: 8 connections" {
+		t.Errorf("spreads %v, %v of %q", middle, largest, whose)
+	}
+	if middle, largest, whose := New("a", nil).Spreads(); middle != 0 || largest != 0 || whose != "" {
+		t.Errorf("spreads of nothing: %v, %v of %q", middle, largest, whose)
+	}
 }
 
 func TestFigures(t *testing.T) {
