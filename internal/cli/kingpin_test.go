@@ -119,6 +119,8 @@ func TestGhostunnelsGrammarRefuses(t *testing.T) {
 		"server --wait 5":              "--wait: want a duration with a unit, like 90s, 10m or 24h, got \"5\"",
 		"server --wait -1s":            "expected argument for flag '--wait', got -1s: write --wait=VALUE for a value that begins with a dash",
 		"server --unsafe=maybe":        "--unsafe: want true or false, got \"maybe\"",
+		"help nosuch":                  "expected command but got \"nosuch\"",
+		"help server nosuch":           "unexpected nosuch",
 		"service install":              "expected command but got \"service\"",
 		"server foo":                   "unexpected foo",
 		"server -- foo":                "unexpected foo",

@@ -54,14 +54,21 @@ type normalizer struct {
 	help     bool
 	version  bool
 	manual   bool
+	topics   *cobra.Command  // what help was asked about so far
 	seen     map[string]bool // flags, by name
 	expanded int             // files of arguments read
 }
 
 // word takes an argument that is no flag: a verb, or an argument of one.
 func (n *normalizer) word(arg string) error {
-	if n.cmd.Name() == "help" {
-		return nil
+	if n.cmd.Name() == "help" { // of a verb, named from here on
+		topics := normalizer{env: n.env, cmd: n.cmd.Parent()}
+		if n.topics != nil {
+			topics.cmd = n.topics
+		}
+		err := topics.word(arg)
+		n.topics = topics.cmd
+		return err
 	}
 	var names []string
 	for _, c := range n.cmd.Commands() {

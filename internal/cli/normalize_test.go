@@ -88,6 +88,7 @@ func TestFaultsOfTheCommandLineAreNamed(t *testing.T) {
 		{"entry creat", "Error: unknown verb \"creat\" of tool entry; did you mean \"create\"?\n", 1, Lanyard},
 		{"entry xyzzy", "Error: unknown verb \"xyzzy\" of tool entry; it has: create\n", 1, Lanyard},
 		{"entry purge", "Error: tool entry purge: known to SPIRE, not supported yet\n", 1, Lanyard},
+		{"help entri", "Error: unknown verb \"entri\" of tool; did you mean \"entry\"?\n", 2, Lanyard},
 		{"entri", "Error: unknown verb \"entri\" of tool; did you mean \"entry\"?\n", 2, Lanyard},
 		{"entry", "Error: tool entry needs a verb: create\n", 1, Lanyard},
 		{"entry create -spiffe-id x", "Error: unknown flag -spiffe-id of tool entry create; did you mean -spiffeID?\n", 1, Lanyard},

@@ -17,8 +17,8 @@ type group string
 // The groups, in the order of the help.
 const (
 	groupTunnel   group = "Where"
-	groupIdentity group = "Identity: exactly one source"
-	groupPeers    group = "Who may"
+	groupIdentity group = "Identity, exactly one source"
+	groupPeers    group = "Which peers"
 	groupTimes    group = "Times and limits"
 	groupWatch    group = "Health, metrics and logs"
 	groupProcess  group = "The process"

@@ -61,7 +61,7 @@ func (o *options) timeFlags() []flag {
 		{name: "shutdown-timeout", group: groupTimes, into: &o.shutdown, key: "shutdown_timeout",
 			help: "`DURATION` that open connections may go on after SIGTERM; exit 1 if some had to be cut"},
 		{name: "drain-idle", group: groupTimes, into: &o.drainIdle, key: "drain_idle", own: true,
-			help: "after SIGTERM, close connections once nothing moved for this `DURATION` ; 0: they may stay until --shutdown-timeout"},
+			help: "after SIGTERM, close connections once nothing moved for this `DURATION`; 0: they may stay until --shutdown-timeout"},
 		{name: "tcp-keep-alive", group: groupTimes, into: &o.keepAlive, key: "keep_alive", own: true,
 			help: "probe silent peers every `DURATION`; gone after 9 unanswered probes; 0: never"},
 		{name: "tcp-user-timeout", group: groupTimes, into: &o.userTimeout, key: "user_timeout", own: true,

@@ -226,3 +226,19 @@ func secret(key, path string) (string, error) {
 	}
 	return string(bytes.TrimRight(data, "\r\n")), nil
 }
+
+// unambiguous gives the errors in err but for those about tunnels that share a name: which of them is meant, nobody could tell. That
+// they do is kept.
+func (f *file) unambiguous(err error) error {
+	count := map[string]int{}
+	for _, t := range f.Tunnels {
+		count[t.Name]++
+	}
+	var out []error
+	for _, err := range setting.All(err) {
+		if e, ok := errors.AsType[*setting.Error](err); !ok || e.Key == "tunnel" || count[e.Tunnel] < 2 {
+			out = append(out, err)
+		}
+	}
+	return errors.Join(out...)
+}

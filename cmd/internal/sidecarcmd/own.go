@@ -63,9 +63,9 @@ func (f *fileFlags) settings() (settings, error) {
 		conf.Errorf(conf.At("syslog"), "syslog and log_file are both set: keep one")
 	}
 	cfg, err := content.config(f.env)
-	inFile(conf, err)
+	inFile(conf, content.unambiguous(err))
 	if !broken { // a value that couldn't be read would be called missing too
-		inFile(conf, without(cfg.Validate(), err))
+		inFile(conf, content.unambiguous(without(cfg.Validate(), err)))
 	}
 	s.cfg = cfg
 	return s, conf.Err()

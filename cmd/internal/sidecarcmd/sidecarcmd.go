@@ -5,6 +5,7 @@ package sidecarcmd
 import (
 	"fmt"
 	"runtime"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -27,7 +28,8 @@ func Fill(env *cli.Env, cmd *cobra.Command) *cobra.Command {
 	cmd.AddCommand(server, client, manualVerb(env, flags))
 	addGlobals(env, cmd)
 	if env.Dialect == cli.Ghostunnel {
-		cmd.Version = fmt.Sprintf("rev %s built with %s (pkcs11: %v, keychain: false)", cli.Version(), runtime.Version(), pkcs11Key() != nil)
+		version, _, _ := strings.Cut(cli.Version(), ", "+runtime.Version())
+		cmd.Version = fmt.Sprintf("rev %s built with %s (pkcs11: %v, keychain: false)", version, runtime.Version(), pkcs11Key() != nil)
 		if v, _, err := cmd.Find([]string{"version"}); err == nil && v != cmd {
 			cmd.RemoveCommand(v)
 		}

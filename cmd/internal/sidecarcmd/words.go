@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/lanyard-mtls/lanyard/internal/hclconf"
@@ -58,38 +59,74 @@ func (o *options) word(flags []flag, key string) string {
 // noIdentity is told where no flag names a source of identity.
 const noIdentity = "there is no identity: give --use-workload-api, or --cert with --key, or --keystore"
 
-// inFlags words the setting.Errors in err by flag, one a line.
+// inFlags words the setting.Errors in err by flag, one a line, in the order of the flags.
 func (o *options) inFlags(flags []flag, err error) error {
-	var out []error
+	type placed struct {
+		at  int
+		err error
+	}
+	var out []placed
 	for _, err := range setting.All(err) {
 		e, ok := errors.AsType[*setting.Error](err)
 		if !ok {
-			out = append(out, err)
+			out = append(out, placed{len(flags), err})
 			continue
 		}
 		said := *e
-		said.Problem = keyWord().ReplaceAllStringFunc(e.Problem, func(key string) string { return o.word(flags, key) })
+		said.Problem = o.flagWords(flags, e.Problem)
+		at := slices.IndexFunc(flags, func(f flag) bool { return f.key == e.Key })
 		switch name, ok := o.flagWord(flags, e.Key); {
 		case e.Key == "identity" && e.Value == "":
-			out = append(out, &worded{noIdentity, err})
+			out = append(out, placed{0, &worded{noIdentity, err}})
 		case ok:
-			out = append(out, &worded{words(name, &said), err})
+			out = append(out, placed{at, &worded{words(name, &said), err}})
 		default:
-			out = append(out, &worded{said.Error(), err})
+			out = append(out, placed{len(flags), &worded{said.Error(), err}})
 		}
 	}
-	return errors.Join(out...)
+	slices.SortStableFunc(out, func(a, b placed) int { return a.at - b.at })
+	var errs []error
+	for _, p := range out {
+		errs = append(errs, p.err)
+	}
+	return errors.Join(errs...)
 }
 
-// keyWord matches what can only be a setting's key in a sentence.
-func keyWord() *regexp.Regexp { return regexp.MustCompile(`\b[a-z]+(_[a-z]+)+\b`) }
+// flagWords puts flags for the settings' keys in a sentence: for words that can only be keys, for keys before their values, and for
+// those in a list of what is excluded.
+func (o *options) flagWords(flags []flag, problem string) string {
+	problem = regexp.MustCompile(`\b[a-z]+(_[a-z]+)+\b`).ReplaceAllStringFunc(problem, func(key string) string { return o.word(flags, key) })
+	list, isList := strings.CutPrefix(problem, "excludes ")
+	if isList {
+		keys, rest, _ := strings.Cut(list, ":")
+		all := strings.Split(keys, ", ")
+		for i, key := range all {
+			all[i] = o.word(flags, key)
+		}
+		return "excludes " + strings.Join(all, ", ") + ":" + rest
+	}
+	for _, f := range flags {
+		if value := o.set.Lookup(f.name).Value.String(); value != "" && !strings.Contains(f.key, "_") {
+			problem = strings.ReplaceAll(problem, " "+f.key+" "+value, " --"+f.name+" "+value)
+			if strings.HasPrefix(problem, f.key+" "+value) {
+				problem = "--" + f.name + strings.TrimPrefix(problem, f.key)
+			}
+		}
+	}
+	return problem
+}
 
 // words is e with another name for its setting.
 func words(name string, e *setting.Error) string {
-	if e.Value == "" {
-		return name + ": " + e.Problem
+	if e.Value != "" {
+		return name + " " + e.Value + ": " + e.Problem
 	}
-	return name + " " + e.Value + ": " + e.Problem
+	for _, verb := range []string{"is ", "excludes ", "needs ", "belongs ", "has ", "goes "} {
+		if strings.HasPrefix(e.Problem, verb) {
+			return name + " " + e.Problem
+		}
+	}
+	return name + ": " + e.Problem
 }
 
 // keyPaths are where the settings are in a file, by key: in its tunnel, or at the top. Those not named here are at the top of
