@@ -36,12 +36,25 @@ func newChain(t *testing.T, options harness.Options) *chain {
 // client starts a client sidecar with an identity of its own.
 func (c *chain) client(spiffeID string, args ...string) *harness.Sidecar {
 	c.Helper()
+	return c.Sidecar(c.clientSpec(spiffeID, args...))
+}
+
+// unready is client for one whose health is bad: its target is not whom it wants, or won't have it.
+func (c *chain) unready(spiffeID string, args ...string) *harness.Sidecar {
+	c.Helper()
+	spec := c.clientSpec(spiffeID, args...)
+	spec.NotReadyIsFine = true
+	return c.Sidecar(spec)
+}
+
+func (c *chain) clientSpec(spiffeID string, args ...string) harness.SidecarSpec {
+	c.Helper()
 	name := spiffeID[strings.LastIndexByte(spiffeID, '/')+1:]
 	binary := c.Copy(c.SidecarBinary(), name)
 	c.Entry(spiffeID, binary, 0)
-	return c.Sidecar(harness.SidecarSpec{
+	return harness.SidecarSpec{
 		Name: name + " sidecar", Binary: binary, Mode: "client", Target: c.server.Listen, WorkloadAPI: c.WorkloadAPI(), Args: args,
-	})
+	}
 }
 
 func TestChainServesAnUnmodifiedProgram(t *testing.T) {
@@ -67,7 +80,7 @@ func TestChainRefusesAnotherIdentity(t *testing.T) {
 	t.Parallel()
 	c := newChain(t, harness.Options{})
 	intruderID := c.ID("/intruder")
-	intruder := c.client(intruderID)
+	intruder := c.unready(intruderID)
 	if got, err := curl(t.Context(), intruder.Listen); err == nil {
 		t.Fatalf("the intruder was served: %q", got)
 	}
@@ -83,7 +96,7 @@ func TestChainRefusesAnotherIdentity(t *testing.T) {
 func TestChainRefusesAnotherServer(t *testing.T) {
 	t.Parallel()
 	c := newChain(t, harness.Options{})
-	client := c.client(c.userID, "--verify-uri", c.ID("/another"))
+	client := c.unready(c.userID, "--verify-uri", c.ID("/another"))
 	if got, err := curl(t.Context(), client.Listen); err == nil {
 		t.Fatalf("the wrong server was believed: %q", got)
 	}

@@ -60,14 +60,14 @@ func (testService) FullDuplexCall(stream testpb.TestService_FullDuplexCallServer
 	}
 }
 
-// startGRPC serves the test service in plaintext and returns its address.
-func startGRPC(t *testing.T) string {
+// startGRPC serves the test service, in plaintext unless the options say otherwise, and returns its address.
+func startGRPC(t *testing.T, options ...grpc.ServerOption) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := grpc.NewServer()
+	server := grpc.NewServer(options...)
 	testpb.RegisterTestServiceServer(server, testService{})
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(l) }()
@@ -86,6 +86,38 @@ func TestSidecarGRPC(t *testing.T) {
 	p := newPair(t, newDomain(t), startGRPC(t), rotatingLife)
 	callGRPC(t, p.client.Listen, insecure.NewCredentials(), p.rotated)
 	connections(t, p.client, 1, "closed", "reset")
+}
+
+// Gap 20: ghostunnel agrees on no protocol, and grpc-go refuses that. Here a stock client with an SVID dials the server
+// sidecar, and a client that knows no TLS a stock server with an SVID.
+func TestGap20ALPNCarriesStockGRPC(t *testing.T) {
+	t.Parallel()
+	s := newSVIDs(t)
+	t.Run("client", func(t *testing.T) {
+		server := s.sidecar("server", "server", startGRPC(t), "--allow-uri", s.id("client"), "--alpn", "h2")
+		callGRPC(t, server.Listen, credentials.NewTLS(s.tls(t, "client")), func() {})
+		record := connections(t, server, 1, "closed", "reset")[0]
+		if record["alpn"] != "h2" || record["peer_spiffe_id"] != s.id("client") {
+			t.Errorf("its record: %v", record)
+		}
+	})
+	t.Run("server", func(t *testing.T) {
+		config := s.serverTLS(t, "client")
+		addr := startGRPC(t, grpc.Creds(credentials.NewTLS(config)))
+		client := s.sidecar("client", "client", addr, "--verify-uri", s.id("server"), "--alpn", "h2")
+		callGRPC(t, client.Listen, insecure.NewCredentials(), func() {})
+	})
+	t.Run("without it", func(t *testing.T) { // what the flag is for
+		server := s.sidecar("server", "server", startGRPC(t), "--allow-uri", s.id("client"))
+		conn, err := grpc.NewClient("passthrough:///"+server.Listen, grpc.WithTransportCredentials(credentials.NewTLS(s.tls(t, "client"))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := testpb.NewTestServiceClient(conn).UnaryCall(t.Context(), &testpb.SimpleRequest{}); status.Code(err) != codes.Unavailable {
+			t.Errorf("got %v", err)
+		}
+	})
 }
 
 // callGRPC makes calls of each kind on one connection; during one stream it calls meanwhile.

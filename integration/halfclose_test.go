@@ -48,13 +48,13 @@ func whoami(t *testing.T) string {
 func TestSidecarRsync(t *testing.T) {
 	t.Parallel()
 	rsync := program(t, "rsync")
-	d := newDomain(t)
-	addr, tree := startRsync(t, d.Stage)
-	p := newPair(t, d, addr, 0)
+	s := newSVIDs(t)
+	addr, tree := startRsync(t, s.Stage)
+	p := s.pair(addr)
 	url := "rsync://" + p.client.Listen + "/tree/"
-	mine := filepath.Dir(d.Path("mine", "x"))
+	mine := filepath.Dir(s.Path("mine", "x"))
 	for name, size := range map[string]int{"empty": 0, "small": 1, "sub/other": 70_000, "sub/large": 24 << 20, "sub/sub/large": 8 << 20} {
-		if err := os.WriteFile(d.Path("mine", name), random(size), 0o644); err != nil {
+		if err := os.WriteFile(s.Path("mine", name), random(size), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -63,7 +63,7 @@ func TestSidecarRsync(t *testing.T) {
 	if diff := cmp.Diff(want, sums(t, tree)); diff != "" {
 		t.Errorf("uploaded:\n%s", diff)
 	}
-	back := filepath.Dir(d.Path("back", "x"))
+	back := filepath.Dir(s.Path("back", "x"))
 	run(t, rsync, "-a", "--checksum", url, back+"/")
 	if diff := cmp.Diff(want, sums(t, back)); diff != "" {
 		t.Errorf("downloaded:\n%s", diff)

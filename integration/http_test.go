@@ -54,9 +54,9 @@ func startNginx(t *testing.T, s *harness.Stage) (addr, www string) {
 func TestSidecarHTTP(t *testing.T) {
 	t.Parallel()
 	command := program(t, "curl")
-	d := newDomain(t)
-	addr, www := startNginx(t, d.Stage)
-	p := newPair(t, d, addr, 0)
+	s := newSVIDs(t)
+	addr, www := startNginx(t, s.Stage)
+	p := s.pair(addr)
 	url := "http://" + p.client.Listen + "/"
 	body := random(100 << 20)
 	if err := os.WriteFile(filepath.Join(www, "large"), body, 0o644); err != nil {

@@ -2,9 +2,8 @@ package integration
 
 import (
 	"context"
-	"encoding/json"
 	"os/exec"
-	"strings"
+	"slices"
 	"testing"
 	"time"
 
@@ -14,26 +13,28 @@ import (
 // rotatingLife is the life of an SVID that is to be replaced every other second.
 const rotatingLife = 4 * time.Second
 
-// pair is a client and a server sidecar before a program, with the identities of a real agent.
+// pair is a client and a server sidecar before a program.
 type pair struct {
-	*harness.Domain
-	client, server     *harness.Sidecar
-	clientID, serverID string
+	*harness.Stage
+	domain         *harness.Domain // nil if the identities are files
+	client, server *harness.Sidecar
 }
 
-// newPair starts one; ttl is the life of its SVIDs, 0 the issuer's default.
-func newPair(t *testing.T, d *harness.Domain, target string, ttl time.Duration) *pair {
+// newPair starts one with the identities of a real agent; ttl is the life of its SVIDs.
+func newPair(t *testing.T, d *harness.Domain, target string, ttl time.Duration, args ...string) *pair {
 	t.Helper()
 	name := d.Unique("pair")
-	p := &pair{Domain: d, clientID: d.ID("/" + name + "/client"), serverID: d.ID("/" + name + "/server")}
-	start := func(id, mode, target string, args ...string) *harness.Sidecar {
+	p := &pair{Stage: d.Stage, domain: d}
+	clientID, serverID := d.ID("/"+name+"/client"), d.ID("/"+name+"/server")
+	start := func(id, mode, target string, rule ...string) *harness.Sidecar {
 		binary := d.Copy(d.SidecarBinary(), name+mode)
 		d.Entry(id, binary, ttl)
 		return d.Sidecar(harness.SidecarSpec{Name: name + " " + mode, Binary: binary, Mode: mode, Target: target,
-			WorkloadAPI: d.WorkloadAPI(), Args: append([]string{"--log-format", "json"}, args...)})
+			WorkloadAPI: d.WorkloadAPI(), Args: slices.Concat([]string{"--log-format", "json"}, rule, args)})
 	}
-	p.server = start(p.serverID, "server", target, "--allow-uri", p.clientID)
-	p.client = start(p.clientID, "client", p.server.Listen, "--verify-uri", p.serverID)
+	p.server = start(serverID, "server", target, "--allow-uri", clientID)
+	p.client = start(clientID, "client", p.server.Listen, "--verify-uri", serverID)
+	p.server.Probed(1)
 	return p
 }
 
@@ -49,32 +50,20 @@ func newDomain(t *testing.T) *harness.Domain {
 func (p *pair) rotated() {
 	p.Helper()
 	for _, side := range []*harness.Sidecar{p.client, p.server} {
-		before := len(logged(side.Process, "identity received"))
+		before := len(side.Logged("identity received"))
 		p.Until(3*rotatingLife, side.Name+" to rotate", func(context.Context) error {
-			return atLeast(len(logged(side.Process, "identity received")), before+1)
+			return atLeast(len(side.Logged("identity received")), before+1)
 		})
 	}
 }
 
-// logged are the JSON lines of a program's log with this message.
-func logged(p *harness.Process, msg string) []map[string]any {
-	var found []map[string]any
-	for _, line := range p.Log.Lines() {
-		record := map[string]any{}
-		if strings.Contains(line, msg) && json.Unmarshal([]byte(line), &record) == nil && record["msg"] == msg {
-			found = append(found, record)
-		}
-	}
-	return found
-}
-
-// connections waits until a sidecar has left n records of connections, and fails the test if there are more or if one
+// connections waits until a sidecar has left n records of connections, those of probes aside, and fails the test if there are more or if one
 // of them has another cause than those given.
 func connections(t *testing.T, side *harness.Sidecar, n int, causes ...string) []map[string]any {
 	t.Helper()
 	var records []map[string]any
 	err := harness.Until(t.Context(), fetchLimit, side.Name+" to record its connections", func(context.Context) error {
-		records = logged(side.Process, "connection")
+		records = side.Logged("connection")[side.Probes():]
 		return atLeast(len(records), n)
 	})
 	if err != nil || len(records) != n {

@@ -94,10 +94,10 @@ func TestSidecarPostgres(t *testing.T) {
 	pg := startPostgres(t, d.Stage)
 	for name, target := range map[string]string{"TCP": pg.tcp, "UNIX": "unix:" + pg.unix} {
 		t.Run("copies and transactions over "+name, func(t *testing.T) {
-			p := newPair(t, d, target, 0)
+			p := newSVIDs(t).pair(target)
 			pg.copies(t, p.client.Listen, strings.ToLower(name))
 			pg.transacts(t, p.client.Listen)
-			connections(t, p.client, len(logged(p.client.Process, "connection")), "closed", "reset")
+			connections(t, p.client, len(p.client.Logged("connection")), "closed", "reset")
 		})
 	}
 	p := newPair(t, d, "unix:"+pg.unix, rotatingLife)

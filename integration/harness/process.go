@@ -2,6 +2,7 @@ package harness
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -83,6 +84,12 @@ func (p *Process) Stop(grace time.Duration) error {
 	}
 }
 
+// Wait waits for the program's end; the error is that of its end, nil says exit code 0.
+func (p *Process) Wait() error {
+	<-p.done
+	return p.err
+}
+
 // Stuck tells whether Stop had to kill it.
 func (p *Process) Stuck() bool { return p.stuck.Load() }
 
@@ -106,6 +113,18 @@ func (p *Process) WaitFor(ctx context.Context, text string) (string, error) {
 			return "", fmt.Errorf("%s did not say %q: %w; it said:\n%s", p.Name, text, ctx.Err(), p.Log.Tail(20))
 		}
 	}
+}
+
+// Logged are the JSON lines of its output with this message.
+func (p *Process) Logged(msg string) []map[string]any {
+	var found []map[string]any
+	for _, line := range p.Log.Lines() {
+		record := map[string]any{}
+		if strings.Contains(line, msg) && json.Unmarshal([]byte(line), &record) == nil && record["msg"] == msg {
+			found = append(found, record)
+		}
+	}
+	return found
 }
 
 // Log collects a program's output as lines.

@@ -3,6 +3,7 @@ package harness
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -15,7 +16,34 @@ type Sidecar struct {
 	*Process
 	Listen string
 	Status string // host:port of its status server
+
+	stage  *Stage
+	probes int
 }
+
+// Probed says that so many tunnels to this sidecar were ready when their status was asked for, which they know by a
+// handshake with it. It waits until these have left their records, and sets them apart from those of the test's own
+// connections. A sidecar on a JSON log only.
+func (side *Sidecar) Probed(n int) {
+	s := side.stage
+	s.Helper()
+	s.Until(startLimit, side.Name+" to record the probes", func(context.Context) error {
+		done := 0
+		records := side.Logged("connection")
+		for _, record := range records {
+			if rule, _ := record["rule"].(string); rule != "" { // others were refused
+				done++
+			}
+		}
+		if side.probes = len(records); done < n {
+			return fmt.Errorf("%d of %d", done, n)
+		}
+		return nil
+	})
+}
+
+// Probes is how many records of connections, the first ones, are of probes.
+func (side *Sidecar) Probes() int { return side.probes }
 
 // SidecarSpec says how a sidecar runs. Its binary is the sidecar alone, at a path of its own (see Stage.Copy).
 type SidecarSpec struct {
@@ -31,7 +59,7 @@ type SidecarSpec struct {
 // Sidecar starts one and waits until it is ready.
 func (s *Stage) Sidecar(spec SidecarSpec) *Sidecar {
 	s.Helper()
-	side := &Sidecar{Listen: cmp.Or(spec.Listen, s.Addr()), Status: s.Addr()}
+	side := &Sidecar{Listen: cmp.Or(spec.Listen, s.Addr()), Status: s.Addr(), stage: s}
 	args := []string{spec.Mode, "--listen", side.Listen, "--target", spec.Target, "--status", "http://" + side.Status}
 	if spec.WorkloadAPI != "" {
 		args = append(args, "--use-workload-api-addr", spec.WorkloadAPI)
@@ -42,6 +70,17 @@ func (s *Stage) Sidecar(spec SidecarSpec) *Sidecar {
 		ready = accepts(side.Listen)
 	}
 	if err := side.ready(s.Context(), startLimit, ready); err != nil {
+		s.Fatalf("%v", err)
+	}
+	return side
+}
+
+// SidecarOn starts `lanyard sidecar run` on a configuration file, and waits until it is ready. The file tells it to serve
+// its status at http:// and the address given.
+func (s *Stage) SidecarOn(name, binary, file, status string) *Sidecar {
+	s.Helper()
+	side := &Sidecar{Status: status, stage: s, Process: s.Start(name, binary, "run", "-config", file)}
+	if err := side.ready(s.Context(), startLimit, answers("http://"+status+"/_status")); err != nil {
 		s.Fatalf("%v", err)
 	}
 	return side
