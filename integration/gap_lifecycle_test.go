@@ -120,6 +120,9 @@ func TestGap25IdleConnectionsDontHoldTheDrain(t *testing.T) {
 	if err := syscall.Kill(server.PID(), syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
+	if line, err := server.WaitFor(t.Context(), "shutting down"); err != nil {
+		t.Fatal(line, err)
+	}
 	ended := make(chan error, 1)
 	go func() {
 		_, err := io.Copy(io.Discard, idle)
@@ -165,7 +168,7 @@ func TestGap25DrainTimeoutSaysWhatItCut(t *testing.T) {
 	for tryExchange(busy, "still here") == nil {
 		<-time.After(10 * time.Millisecond)
 	}
-	if code := harness.ExitCode(server.Wait()); code != 1 || !strings.Contains(server.Log.Tail(5), "--shutdown-timeout") {
+	if code := harness.ExitCode(server.Wait()); code != 1 || !strings.Contains(server.Log.Tail(5), "500ms passed with 1 connections still open") {
 		t.Errorf("exit code %d, and it said:\n%s", code, server.Log.Tail(5))
 	}
 	connections(t, server, 1, "shutdown")

@@ -41,14 +41,14 @@ func TestGap22RefusesAPortInUse(t *testing.T) {
 	s := newSVIDs(t)
 	first := s.sidecar("server", "server", echo(t), "--allow-all")
 	free := s.Addr()
-	for name, m := range map[string]struct{ listen, status, flag string }{
+	for name, m := range map[string]struct{ listen, status, says string }{
 		"of another process":    {first.Listen, s.Addr(), "--listen"},
 		"of another's status":   {first.Status, s.Addr(), "--listen"},
-		"of its own status":     {free, free, "--status"},
+		"of its own status":     {free, free, "address of status"},
 		"its status, another's": {s.Addr(), first.Listen, "--status"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			mistake{exit: 1, want: []string{m.flag}, args: append([]string{"sidecar", "server", "--listen", m.listen,
+			mistake{exit: 1, want: []string{m.says}, args: append([]string{"sidecar", "server", "--listen", m.listen,
 				"--status", "http://" + m.status, "--target", "127.0.0.1:1", "--allow-all"}, s.args("second")...)}.check(t, s.Dir)
 		})
 	}
