@@ -73,7 +73,7 @@ func (b *bench) prepare(ctx context.Context) error {
 	for _, peer := range b.peers {
 		names = append(names, peer.Name)
 	}
-	b.report = report.New("ghostunnel", names)
+	b.report = report.New("ghostunnel", names, sections())
 	return nil
 }
 

@@ -70,11 +70,6 @@ func (b *bench) memory(ctx context.Context) (err error) {
 	return b.leanStart(ctx)
 }
 
-const (
-	idleSection  = "memory of an idle connection, both sides together, less what they had at start"
-	startSection = "memory of a process"
-)
-
 // measure opens connections and has them move bytes. They stay open.
 func (h *holding) measure(ctx context.Context) error {
 	server, client, err := h.pair.PIDs()

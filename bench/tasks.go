@@ -12,6 +12,21 @@ import (
 	"github.com/lanyard-mtls/lanyard/bench/report"
 )
 
+// The sections of the report, in their order.
+const (
+	bulkSection       = "bulk, half of it each way"
+	roundTripSection  = "round trips of 64 bytes, the next when one is back"
+	connectSection    = "new connections, with one round trip each, four at a time"
+	idleSection       = "memory of an idle connection, both sides together, less what they had at start"
+	startSection      = "memory of a process"
+	throughputSection = "on the side: throughput in bulk"
+	kernelSection     = "on the side: the kernel's share of the CPU time"
+)
+
+func sections() []string {
+	return []string{bulkSection, roundTripSection, connectSection, idleSection, startSection, throughputSection, kernelSection}
+}
+
 // task is what is measured on one new pair, in each round of each peer.
 type task struct {
 	part    string
@@ -68,18 +83,32 @@ func (b *bench) turn(ctx context.Context, task task, peer *pair.Peer) error {
 	return errors.Join(err, closeErr, p.Stop())
 }
 
-// spent has the load carry out an order, and returns the CPU time that the pair used meanwhile.
-func (t *turn) spent(order load.Order) (load.Answer, time.Duration, error) {
-	before, err := proc.CPU(t.pids)
+// use is what a pair used while the load carried out an order.
+type use struct {
+	load.Answer
+	cpu           time.Duration
+	before, after proc.Ticks
+}
+
+func (t *turn) use(order load.Order) (use, error) {
+	var u use
+	start, err := proc.CPU(t.pids)
 	if err != nil {
-		return load.Answer{}, 0, err
+		return u, err
 	}
-	answer, err := t.load.Do(order)
+	if u.before, err = proc.CPUTicks(t.pids); err != nil {
+		return u, err
+	}
+	if u.Answer, err = t.load.Do(order); err != nil {
+		return u, err
+	}
+	end, err := proc.CPU(t.pids)
 	if err != nil {
-		return load.Answer{}, 0, err
+		return u, err
 	}
-	after, err := proc.CPU(t.pids)
-	return answer, after - before, err
+	u.cpu = end - start
+	u.after, err = proc.CPUTicks(t.pids)
+	return u, err
 }
 
 // open leaves so many connections open, and no others.
@@ -92,7 +121,8 @@ func (t *turn) open(conns int) error {
 }
 
 func (t *turn) add(section, name, unit string, value float64) {
-	t.report.Add(report.Row{Section: section, Name: name, Unit: unit}, t.peer.Name, value)
+	row := report.Row{Section: section, Name: name, Unit: unit, Bare: section == kernelSection}
+	t.report.Add(row, t.peer.Name, value)
 }
 
 func connections(n int) string {
@@ -112,21 +142,23 @@ func (t *turn) bulk() error {
 		if err := t.open(conns); err != nil {
 			return err
 		}
-		var moved, cpu, took float64
+		var moved, cpu, took, share float64
 		for _, upload := range []bool{true, false} {
 			warm, err := t.load.Do(load.Order{Do: "bulk", Bytes: 32 << 20, Upload: upload})
 			if err != nil {
 				return err
 			}
 			bytes := float64(warm.Bytes) * t.set.sizes.bulkFor.Seconds() / warm.Took.Seconds()
-			answer, spent, err := t.spent(load.Order{Do: "bulk", Bytes: int64(min(bytes, 8e9)), Upload: upload})
+			used, err := t.use(load.Order{Do: "bulk", Bytes: int64(min(bytes, 8e9)), Upload: upload})
 			if err != nil {
 				return err
 			}
-			moved, cpu, took = moved+float64(answer.Bytes)/1e9, cpu+spent.Seconds(), took+answer.Took.Seconds()
+			moved, cpu, took = moved+float64(used.Bytes)/1e9, cpu+used.cpu.Seconds(), took+used.Took.Seconds()
+			share += used.after.Share(used.before) / 2
 		}
-		t.add("bulk, half of it each way", connections(conns), "CPU s/GB", cpu/moved)
-		t.report.Add(report.Row{Section: "throughput, a side figure", Name: connections(conns), Unit: "GB/s"}, t.peer.Name, moved/took)
+		t.add(bulkSection, connections(conns), "CPU s/GB", cpu/moved)
+		t.add(throughputSection, connections(conns), "GB/s", moved/took)
+		t.add(kernelSection, "bulk, "+connections(conns), "%", share)
 	}
 	return nil
 }
@@ -140,14 +172,12 @@ func (t *turn) roundTrips() error {
 		if _, err := t.load.Do(load.Order{Do: "roundtrips", For: t.set.sizes.warm}); err != nil {
 			return err
 		}
-		answer, spent, err := t.spent(load.Order{Do: "roundtrips", For: t.set.sizes.rtFor})
+		used, err := t.use(load.Order{Do: "roundtrips", For: t.set.sizes.rtFor})
 		if err != nil {
 			return err
 		}
-		const section = "round trips of 64 bytes, the next when one is back"
-		t.add(section, connections(conns), "CPU us each", micros(spent)/float64(answer.Ops))
-		t.add(section, connections(conns)+", p50", "us", micros(answer.P50))
-		t.add(section, connections(conns)+", p99", "us", micros(answer.P99))
+		t.addEach(roundTripSection, connections(conns), used)
+		t.add(kernelSection, "round trips, "+connections(conns), "%", used.after.Share(used.before))
 	}
 	return nil
 }
@@ -159,18 +189,23 @@ func (t *turn) connect() error {
 		return err
 	}
 	order.For = t.set.sizes.connFor
-	answer, spent, err := t.spent(order)
+	used, err := t.use(order)
 	if err != nil {
 		return err
 	}
-	const section = "new connections, with one round trip each, four at a time"
 	name := map[pair.Variant]string{
 		{Full: true}: "full handshakes", {}: "as they come", {Defaults: true}: "key exchange too as it comes",
 	}[t.task.variant]
-	t.add(section, name, "CPU us each", micros(spent)/float64(answer.Ops))
-	t.add(section, name+", p50", "us", micros(answer.P50))
-	t.add(section, name+", p99", "us", micros(answer.P99))
+	t.addEach(connectSection, name, used)
+	t.add(kernelSection, "new connections, "+name, "%", used.after.Share(used.before))
 	return nil
+}
+
+// addEach adds what one of many operations took.
+func (t *turn) addEach(section, name string, used use) {
+	t.add(section, name, "CPU us each", micros(used.cpu)/float64(used.Ops))
+	t.add(section, name+", p50", "us", micros(used.P50))
+	t.add(section, name+", p99", "us", micros(used.P99))
 }
 
 func micros(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }

@@ -62,6 +62,52 @@ func CPU(pids []int) (time.Duration, error) {
 // cpuClock is what clock_getcpuclockid(3) returns: the scheduler's clock (2) of a process.
 func cpuClock(pid int) int32 { return int32(^pid<<3 | 2) }
 
+// Ticks are hundredths of a second in user mode and in the kernel, as /proc/PID/stat estimates them: good enough for the
+// kernel's share, once many have passed.
+type Ticks struct{ User, Kernel int64 }
+
+// Share is the kernel's part of what has passed since before, in percent; 0 if nothing has.
+func (t Ticks) Share(before Ticks) float64 {
+	user, kernel := t.User-before.User, t.Kernel-before.Kernel
+	if user+kernel == 0 {
+		return 0
+	}
+	return 100 * float64(kernel) / float64(user+kernel)
+}
+
+// CPUTicks are those of these processes so far.
+func CPUTicks(pids []int) (Ticks, error) {
+	var sum Ticks
+	for _, pid := range pids {
+		name := fmt.Sprintf("/proc/%d/stat", pid)
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return Ticks{}, err
+		}
+		one, err := parseStat(string(text))
+		if err != nil {
+			return Ticks{}, fmt.Errorf("%s: %w", name, err)
+		}
+		sum = Ticks{sum.User + one.User, sum.Kernel + one.Kernel}
+	}
+	return sum, nil
+}
+
+// parseStat reads fields 14 and 15 (proc(5)), counted from behind the name, which may hold anything but ends in the last
+// parenthesis.
+func parseStat(text string) (Ticks, error) {
+	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
+	if len(fields) < 13 {
+		return Ticks{}, fmt.Errorf("%d fields after the name in %q", len(fields), text)
+	}
+	user, err := strconv.ParseInt(fields[11], 10, 64)
+	if err != nil {
+		return Ticks{}, err
+	}
+	kernel, err := strconv.ParseInt(fields[12], 10, 64)
+	return Ticks{user, kernel}, err
+}
+
 // Memory is resident memory in KiB.
 type Memory struct {
 	Resident  int64 // VmRSS

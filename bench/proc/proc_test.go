@@ -86,3 +86,37 @@ func TestParseRollup(t *testing.T) {
 		}
 	}
 }
+
+func TestParseStat(t *testing.T) {
+	const text = "42 (a) b (c)) S 1 42 42 0 -1 4194560 100 0 0 0 31 7 0 0 20 0 9 0 1000 2000 300 1844"
+	got, err := parseStat(text)
+	if diff := cmp.Diff(Ticks{31, 7}, got); err != nil || diff != "" {
+		t.Errorf("%v %s", err, diff)
+	}
+	if share := got.Share(Ticks{1, 7}); share != 0 {
+		t.Errorf("share of what was in user mode only: %v", share)
+	}
+	if share := got.Share(Ticks{28, 6}); share != 25 {
+		t.Errorf("share %v, want 25", share)
+	}
+	if share := got.Share(got); share != 0 {
+		t.Errorf("share of nothing: %v", share)
+	}
+	for _, bad := range []string{"", "42 (a) S 1", "42 (a) S 1 42 42 0 -1 4194560 100 0 0 0 x 7 0"} {
+		if _, err := parseStat(bad); err == nil {
+			t.Errorf("%q parsed", bad)
+		}
+	}
+	if own, err := CPUTicks([]int{os.Getpid()}); err != nil || own.User < 0 {
+		t.Errorf("of this process: %+v, %v", own, err)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add(rollup)
+	f.Add("42 (a) b (c)) S 1 42 42 0 -1 4194560 100 0 0 0 31 7 0 0 20 0")
+	f.Fuzz(func(_ *testing.T, text string) {
+		_, _ = parseStat(text)
+		_, _ = parseRollup([]byte(text))
+	})
+}

@@ -10,7 +10,7 @@ import (
 
 // Row is one figure that is measured of each peer.
 type Row struct {
-	Section string // rows of a section stand together, in the order they were named first
+	Section string // rows of a section stand together, in the order they came first
 	Name    string
 	Unit    string
 	Bare    bool // no ratio: the figure is at the side, or may be zero
@@ -18,15 +18,17 @@ type Row struct {
 
 // Report collects samples. Its zero value is not usable: see New.
 type Report struct {
-	base    string
-	peers   []string
-	rows    []Row
-	samples map[Row]map[string][]float64
+	base     string
+	peers    []string
+	sections []string
+	rows     []Row
+	samples  map[Row]map[string][]float64
 }
 
-// New makes an empty report with the peers as columns. Ratios are to the base; where it has no samples, there are none.
-func New(base string, peers []string) *Report {
-	return &Report{base: base, peers: slices.Clone(peers), samples: map[Row]map[string][]float64{}}
+// New makes an empty report with the peers as columns, and the sections in this order, before any that aren't named. Ratios
+// are to the base; where it has no samples, there are none.
+func New(base string, peers, sections []string) *Report {
+	return &Report{base: base, peers: slices.Clone(peers), sections: slices.Clone(sections), samples: map[Row]map[string][]float64{}}
 }
 
 // Add takes one sample of a peer.
@@ -87,19 +89,21 @@ func median(values []float64) float64 {
 	return (s[(len(s)-1)/2] + s[len(s)/2]) / 2
 }
 
-// sections are the rows by section.
-func (r *Report) sections() [][]Row {
-	var names []string
-	bySection := map[string][]Row{}
+// bySection are the rows of each section that has some.
+func (r *Report) bySection() [][]Row {
+	names := slices.Clone(r.sections)
+	rows := map[string][]Row{}
 	for _, row := range r.rows {
 		if !slices.Contains(names, row.Section) {
 			names = append(names, row.Section)
 		}
-		bySection[row.Section] = append(bySection[row.Section], row)
+		rows[row.Section] = append(rows[row.Section], row)
 	}
 	var all [][]Row
 	for _, name := range names {
-		all = append(all, bySection[name])
+		if len(rows[name]) > 0 {
+			all = append(all, rows[name])
+		}
 	}
 	return all
 }

@@ -9,14 +9,14 @@ import (
 )
 
 func sample() *Report {
-	r := New("ghostunnel", []string{"ghostunnel", "lanyard", "stunnel"})
+	r := New("ghostunnel", []string{"ghostunnel", "lanyard", "stunnel"}, []string{"nothing", "bulk"})
 	cpu := Row{Section: "bulk", Name: "8 connections", Unit: "CPU s/GB"}
 	back := Row{Section: "memory", Name: "after closing", Unit: "KiB", Bare: true}
+	r.Add(back, "ghostunnel", 1234.4) // its section is not named, so it comes after those that are
 	for _, v := range []float64{1.6, 1.5, 9} {
 		r.Add(cpu, "ghostunnel", v)
 		r.Add(cpu, "lanyard", v/2)
 	}
-	r.Add(back, "ghostunnel", 1234.4)
 	r.Add(back, "lanyard", 0)
 	r.Add(Row{Section: "bulk", Name: "side figure", Unit: "GB/s", Bare: true}, "stunnel", 12.34)
 	return r
@@ -70,7 +70,7 @@ func TestMarkdown(t *testing.T) {
 }
 
 func TestMedianAndSpread(t *testing.T) {
-	r := New("a", []string{"a"})
+	r := New("a", []string{"a"}, nil)
 	row := Row{Name: "x"}
 	if !math.IsNaN(r.Median(row, "a")) || !math.IsNaN(r.Spread(row, "a")) || !math.IsNaN(r.Ratio(row, "a")) {
 		t.Error("figures of no samples")
@@ -87,7 +87,7 @@ func TestMedianAndSpread(t *testing.T) {
 	if middle, largest, whose := sample().Spreads(); middle != (9-1.5)/1.6 || largest != middle || whose != "ghostunnel, bulk: 8 connections" {
 		t.Errorf("spreads %v, %v of %q", middle, largest, whose)
 	}
-	if middle, largest, whose := New("a", nil).Spreads(); middle != 0 || largest != 0 || whose != "" {
+	if middle, largest, whose := New("a", nil, nil).Spreads(); middle != 0 || largest != 0 || whose != "" {
 		t.Errorf("spreads of nothing: %v, %v of %q", middle, largest, whose)
 	}
 }

@@ -9,7 +9,7 @@ import (
 
 // Text writes the tables for a terminal: each figure with its ratio to the base's in parentheses.
 func (r *Report) Text(w io.Writer) error {
-	for i, rows := range r.sections() {
+	for i, rows := range r.bySection() {
 		if i > 0 {
 			fmt.Fprintln(w)
 		}
@@ -28,7 +28,7 @@ func (r *Report) Text(w io.Writer) error {
 // Markdown writes the same as Markdown tables.
 func (r *Report) Markdown(w io.Writer) error {
 	var out strings.Builder
-	for _, rows := range r.sections() {
+	for _, rows := range r.bySection() {
 		fmt.Fprintf(&out, "| %s | unit | %s |\n|---|---%s|\n", rows[0].Section, strings.Join(r.peers, " | "),
 			strings.Repeat("|--:", len(r.peers)))
 		for _, row := range rows {
