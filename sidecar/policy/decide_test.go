@@ -1,88 +1,14 @@
 package policy
 
 import (
-	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"errors"
-	"math/big"
 	"net"
-	"net/url"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
-
-// leaf makes a certificate with the names of template.
-func leaf(t testing.TB, template x509.Certificate) *x509.Certificate {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template.SerialNumber, template.NotAfter = big.NewInt(1), time.Unix(4e9, 0)
-	der, err := x509.CreateCertificate(rand.Reader, &template, &template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cert
-}
-
-func uris(t testing.TB, texts ...string) []*url.URL {
-	t.Helper()
-	var out []*url.URL
-	for _, s := range texts {
-		u, err := url.Parse(s)
-		if err != nil {
-			t.Fatal(err)
-		}
-		out = append(out, u)
-	}
-	return out
-}
-
-// flags names keys as a ghostunnel server's command line does.
-func flags(key string) string {
-	names := map[string]string{"allow_all": "--allow-all", "allow_cns": "--allow-cn", "allow_ous": "--allow-ou", "allow_dns_names": "--allow-dns",
-		"allow_ips": "--allow-ip", "allow_uris": "--allow-uri", "pins": "--allow-spki-pin", "rego": "--allow-policy", "query": "--allow-query",
-		"disable_authentication": "--disable-authentication"}
-	if name, ok := names[key]; ok {
-		return name
-	}
-	return key
-}
-
-func compiled(t testing.TB, c Config) Policy {
-	t.Helper()
-	p, err := Compile(c, Deps{Name: flags, Rego: func(Rego) (Engine, error) { return engineFunc(tunnelIsYes), nil }})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
-}
-
-// engineFunc is an engine that is asked in these tests; the real one is tested in its own package.
-type engineFunc func(context.Context, Request) (bool, error)
-
-func (f engineFunc) Allow(ctx context.Context, r Request) (bool, error) { return f(ctx, r) }
-func (f engineFunc) Reload(context.Context) error                       { return errors.New("reloaded") }
-
-func tunnelIsYes(_ context.Context, r Request) (bool, error) {
-	if r.Tunnel == "broken" {
-		return true, errors.New("is undefined")
-	}
-	return r.Tunnel == "yes", nil
-}
 
 func TestRules(t *testing.T) {
 	cert := leaf(t, x509.Certificate{
@@ -248,45 +174,5 @@ func TestNeedsConnectionAndReload(t *testing.T) {
 	}
 	if err := Reload(t.Context(), engine); err == nil || err.Error() != "reloaded" {
 		t.Errorf("the engine was not reloaded: %v", err)
-	}
-}
-
-// A client that names nobody accepts its own trust domain at most.
-func TestGap02ClientNamesWhomItExpects(t *testing.T) {
-	if _, err := Compile(Config{Direction: Outbound}, Deps{}); err == nil || !strings.Contains(err.Error(), "an outbound tunnel names whom it expects") {
-		t.Error(err)
-	}
-	evil := spiffeid.RequireFromString("spiffe://other.test/evil")
-	for _, c := range []Config{{OwnTrustDomain: true}, {AllowURIs: []string{"**"}}, {AllowURIs: []string{"spiffe://*/**"}}} {
-		c.Direction = Outbound
-		if d := compiled(t, c).Decide(t.Context(), Request{Own: web, Peer: evil}); d.Allowed {
-			t.Errorf("%+v: %+v", c, d)
-		}
-	}
-}
-
-// A refusal names the peer.
-func TestGap06RefusalNamesThePeer(t *testing.T) {
-	for _, c := range []Config{{OwnTrustDomain: true}, {AllowURIs: []string{"spiffe://x/y"}}, {AllowCNs: []string{"x"}}, {AllowAll: true, DenyURIs: []string{"spiffe://two.test/**"}},
-		{Rego: Rego{Path: "p.rego", Query: "data.a"}}} {
-		d := compiled(t, c).Decide(t.Context(), Request{Own: web, Peer: foreign})
-		if d.Allowed || !strings.Contains(d.Reason, foreign.String()) {
-			t.Errorf("%+v", d)
-		}
-	}
-}
-
-// An empty name does not admit every certificate without one.
-func TestGap11EmptyNameIsRefused(t *testing.T) {
-	for _, c := range []Config{{AllowCNs: []string{""}}, {AllowOUs: []string{"a", ""}}, {AllowDNSNames: []string{""}}, {AllowURIs: []string{""}}, {AllowIPs: []string{""}},
-		{AllowTrustDomains: []string{""}}, {AllowAll: true, DenyURIs: []string{""}}} {
-		if _, err := Compile(c, Deps{Name: flags}); err == nil {
-			t.Errorf("%+v was taken", c)
-		}
-	}
-	_, err := Compile(Config{AllowCNs: []string{""}}, Deps{Name: flags})
-	want := `allow_cns "": an empty name would admit every certificate that has no CN, so every ordinary SVID: give the name expected, or --allow-all`
-	if err == nil || err.Error() != want {
-		t.Errorf("%v, want %s", err, want)
 	}
 }

@@ -16,6 +16,7 @@ type pattern struct {
 	segments []string // without a last "**"
 	open     bool     // ended in "**"
 	prefix   string   // what every URI that matches begins with
+	suffix   string   // and ends in, but for a slash
 }
 
 var (
@@ -45,6 +46,9 @@ func parsePattern(s string) (pattern, error) {
 			return pattern{}, errStar
 		}
 	}
+	if last := len(p.segments) - 1; !p.open && p.segments[last] != "*" {
+		p.suffix = p.segments[last]
+	}
 	p.prefix = strings.Join(p.segments, "/")
 	if star := slices.Index(p.segments, "*"); star >= 0 {
 		p.prefix = strings.Join(append(slices.Clone(p.segments[:star]), ""), "/")
@@ -54,14 +58,11 @@ func parsePattern(s string) (pattern, error) {
 
 // matches reports whether uri matches. Its time is linear in the URI's length.
 func (p pattern) matches(uri string) bool {
-	if !strings.HasPrefix(uri, p.prefix) {
+	trimmed, had := strings.CutSuffix(uri, "/")
+	if !strings.HasPrefix(uri, p.prefix) || !strings.HasSuffix(trimmed, p.suffix) {
 		return false // most patterns of a long list
 	}
-	if p.matchesExactly(uri) {
-		return true
-	}
-	trimmed, had := strings.CutSuffix(uri, "/")
-	return had && p.matchesExactly(trimmed)
+	return p.matchesExactly(uri) || had && p.matchesExactly(trimmed)
 }
 
 func (p pattern) matchesExactly(uri string) bool {

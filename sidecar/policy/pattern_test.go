@@ -4,14 +4,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
-)
-
-var (
-	web     = spiffeid.RequireFromString("spiffe://one.test/ns/prod/sa/web")
-	db      = spiffeid.RequireFromString("spiffe://one.test/ns/prod/sa/db")
-	foreign = spiffeid.RequireFromString("spiffe://two.test/ns/prod/sa/web")
 )
 
 func TestPattern(t *testing.T) {
