@@ -67,7 +67,7 @@ func TestSampleConfigsAreValid(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, role := range []string{"issuer", "agent"} {
+	for _, role := range []string{"issuer", "agent", "sidecar"} {
 		sample, _, code := execute(t, nil, role, "sample")
 		onDisk, err := os.ReadFile("../../configs/" + role + ".hcl")
 		if err != nil || code != 0 || sample != string(onDisk) {
@@ -90,6 +90,19 @@ func TestSampleConfigsAreValid(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestSampleSidecarsAreValid checks the samples that no verb prints.
+func TestSampleSidecarsAreValid(t *testing.T) {
+	files, err := filepath.Glob("../../configs/sidecar-*.hcl")
+	if err != nil || len(files) < 3 {
+		t.Fatalf("%d files, %v", len(files), err)
+	}
+	for _, file := range files {
+		if _, stderr, code := execute(t, nil, "sidecar", "validate", "-config", file); code != 0 {
+			t.Errorf("%s: exit code %d: %s", file, code, stderr)
+		}
 	}
 }
 

@@ -136,7 +136,11 @@ func orDefault(d *time.Duration, as func(time.Duration) time.Duration) time.Dura
 	return as(*d)
 }
 
+// modeOf reads a direction. That there is none is told elsewhere.
 func modeOf(direction string) (sidecar.Mode, error) {
+	if direction == "" {
+		return "", nil
+	}
 	for _, mode := range []sidecar.Mode{sidecar.Server, sidecar.Client} {
 		if direction == string(mode.Direction()) {
 			return mode, nil

@@ -136,10 +136,10 @@ func keyPaths() map[string]string {
 		"status": "status.listen", "pprof": "status.pprof", "shutdown": "status.shutdown",
 		"metrics_prefix": "metrics.prefix", "metrics_graphite": "metrics.graphite", "metrics_url": "metrics.url", "metrics_interval": "metrics.interval",
 
-		"spiffe_id": "identity.spiffe_id", "hint": "identity.hint", "cert": "identity.cert", "key": "identity.key", "ca_cert": "identity.ca_cert",
+		"workload_api": "identity.workload_api", "spiffe_id": "identity.spiffe_id", "hint": "identity.hint", "cert": "identity.cert", "key": "identity.key", "ca_cert": "identity.ca_cert",
 		"keystore": "identity.keystore", "store_pass": "identity.store_pass_file", "none": "identity.none", "trust_bundle": "identity.trust_bundle",
 		"pkcs11_module": "identity.pkcs11.module", "pkcs11_token_label": "identity.pkcs11.token_label", "pkcs11_pin": "identity.pkcs11.pin_file",
-		"auto_acme_cert": "identity.acme.name", "auto_acme_email": "identity.acme.email",
+		"acme": "identity.acme", "auto_acme_cert": "identity.acme.name", "auto_acme_email": "identity.acme.email",
 		"auto_acme_agree_to_tos": "identity.acme.agree_to_tos", "auto_acme_ca": "identity.acme.ca", "auto_acme_testca": "identity.acme.test_ca",
 
 		"allow_all": "policy.allow_all", "own_trust_domain": "policy.own_trust_domain", "allow_uris": "policy.allow_uris",
@@ -199,6 +199,9 @@ func place(f *hclconf.File, e *setting.Error) (hclconf.Pos, string) {
 		path, said.Value = tunnelPath(e.Tunnel), ""
 	case e.Tunnel != "":
 		path = tunnelPath(e.Tunnel) + ": " + path
+	}
+	if e.Key == "workload_api" && !f.Has(path) && f.Has(e.Key) { // the default of all tunnels
+		path = e.Key
 	}
 	return nearest(f, path), words(path, &said)
 }
