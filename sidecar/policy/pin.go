@@ -35,7 +35,7 @@ func pinHash(name string) (crypto.Hash, bool) {
 func parsePin(s string) (pin, error) {
 	algo, encoded, ok := strings.Cut(s, ":")
 	if !ok {
-		return pin{}, errors.New("not a pin: give ALGORITHM:BASE64, such as sha256:...")
+		return pin{}, errors.New("not a pin: give ALGORITHM:BASE64, such as sha256:DIGEST")
 	}
 	hash, ok := pinHash(algo)
 	if !ok {

@@ -76,8 +76,8 @@ func TestValidate(t *testing.T) {
 			"allow_trust_domains One.test: trust domain characters are limited to lowercase letters, numbers, dots, dashes, and underscores",
 			"allow_trust_domains spiffe://one.test/web: names more than a trust domain: use a pattern for a path"}},
 		"pin texts": {Config{Pins: []string{"", someDigest, "sha1:" + someDigest, "sha384:" + someDigest, "sha256:x"}}, []string{
-			`pins "": not a pin: give ALGORITHM:BASE64, such as sha256:...`,
-			"pins " + someDigest + ": not a pin: give ALGORITHM:BASE64, such as sha256:...",
+			`pins "": not a pin: give ALGORITHM:BASE64, such as sha256:DIGEST`,
+			"pins " + someDigest + ": not a pin: give ALGORITHM:BASE64, such as sha256:DIGEST",
 			"pins sha1:" + someDigest + `: unknown algorithm "sha1": give sha256, sha384 or sha512`,
 			"pins sha384:" + someDigest + ": 32 bytes in base64, but sha384 gives 48",
 			"pins sha256:x: not in base64: illegal base64 data at input byte 0"}},

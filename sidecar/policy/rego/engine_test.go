@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"strings"
@@ -178,4 +177,4 @@ func TestPanicRefuses(t *testing.T) {
 
 type panicking struct{}
 
-func (panicking) MarshalJSON() ([]byte, error) { panic(fmt.Sprint("odd key")) }
+func (panicking) MarshalJSON() ([]byte, error) { panic("odd key") }
