@@ -114,6 +114,16 @@ func try(verb, arg string) error {
 			err = fmt.Errorf("dumpable is %d", n)
 		}
 		return err
+	case "coredumps":
+		var limit unix.Rlimit
+		filter, err := os.ReadFile("/proc/self/coredump_filter")
+		if err := errors.Join(err, unix.Getrlimit(unix.RLIMIT_CORE, &limit)); err != nil {
+			return err
+		}
+		if got := strings.TrimSpace(string(filter)); got != arg || limit != (unix.Rlimit{}) {
+			return fmt.Errorf("coredump_filter %s, limit %v", got, limit)
+		}
+		return nil
 	case "nonewprivs":
 		return everyThread("NoNewPrivs:\t1\n")
 	case "burn": // the runtime stops the world, and preempts by signals

@@ -1,12 +1,9 @@
 package sandbox
 
 import (
-	"cmp"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/landlock-lsm/go-landlock/landlock"
@@ -205,57 +202,4 @@ func (g *grants) landlockRules(config landlock.Config) []landlock.Rule {
 		}
 	}
 	return rules
-}
-
-// missingPaths says what wants grants on paths and g doesn't.
-func (g *grants) missingPaths(wants *grants) []string {
-	var missing []string
-	for _, path := range slices.Sorted(maps.Keys(wants.paths)) {
-		rights := wants.paths[path]
-		for dir := path; rights != 0; dir = filepath.Dir(dir) {
-			rights &^= g.paths[dir]
-			if dir == filepath.Dir(dir) {
-				break
-			}
-		}
-		switch {
-		case rights == 0:
-		case rights&^reading == 0:
-			missing = append(missing, "read "+path)
-		case rights&landlock.AccessFSSet(llsys.AccessFSMakeSock) != 0:
-			missing = append(missing, "make a socket in "+path)
-		default:
-			missing = append(missing, "write to "+path)
-		}
-	}
-	return missing
-}
-
-// missingPorts says which ports of wants are not in has; nil is all ports.
-func missingPorts(what string, has, wants map[uint16]bool) []string {
-	switch {
-	case has == nil:
-		return nil
-	case wants == nil:
-		return []string{what + " any TCP port"}
-	}
-	var missing []string
-	for _, port := range slices.SortedFunc(maps.Keys(wants), cmp.Compare[uint16]) {
-		if !has[port] {
-			missing = append(missing, fmt.Sprintf("%s TCP port %d", what, port))
-		}
-	}
-	return missing
-}
-
-// ownedByRoot says whether path, or the deepest directory above it that is there, belongs to root.
-func ownedByRoot(path string) bool {
-	for ; ; path = filepath.Dir(path) {
-		if uid, ok := owner(path); ok {
-			return uid == 0
-		}
-		if path == filepath.Dir(path) {
-			return false
-		}
-	}
 }

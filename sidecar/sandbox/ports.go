@@ -3,9 +3,7 @@ package sandbox
 import (
 	"net"
 	"net/url"
-	"os"
 	"strings"
-	"syscall"
 )
 
 // dnsPort is for answers that don't fit a datagram.
@@ -85,16 +83,4 @@ func withScheme(proxy string) string {
 		return proxy
 	}
 	return "http://" + proxy
-}
-
-func owner(path string) (uid uint32, ok bool) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return 0, false
-	}
-	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok {
-		return 0, false
-	}
-	return st.Uid, true
 }

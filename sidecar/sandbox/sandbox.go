@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 
@@ -23,8 +24,8 @@ type Rules struct {
 	ReadFiles []string
 	// ReadDirs and WriteDirs are directories to be read, or read and written, with all below. WriteDirs are made (0700) if missing.
 	ReadDirs, WriteDirs []string
-	// Sockets are UNIX sockets to be dialled. Landlock restricts that from its version 9 on, which is not used: any can be. The first is
-	// taken to be the Workload API's (see Dumpable).
+	// Sockets are Workload API sockets to be dialled (see Dumpable). Landlock restricts that from its version 9 on, which is not used: any
+	// UNIX socket can be dialled.
 	Sockets []string
 	// Bind is what to listen on, HOST:PORT, unix:PATH or systemd:NAME, with or without http:// or https://. Names of ports are looked up.
 	// Port 0 leaves binding to TCP ports unrestricted, and nothing else.
@@ -33,8 +34,9 @@ type Rules struct {
 	Connect []string
 	// AnyConnect leaves connecting to TCP ports unrestricted, for what decides by itself where to connect.
 	AnyConnect bool
-	// Dumpable leaves core dumps, and ptrace by this user's processes, permitted. An agent that runs as this user, and not as root, needs the
-	// latter to see who calls it: where Sockets' first, or what is there of its path, is not root's, only core files are switched off.
+	// Dumpable leaves memory in core dumps, and the process open to ptrace by its own user, for debugging. Where there are Sockets it stays
+	// open to ptrace in any case: the files in /proc of a process that isn't are root's, by which a spire-agent takes it for another than
+	// the one that connected.
 	Dumpable bool
 }
 
@@ -107,7 +109,7 @@ func noNewPrivs() error {
 	return nil
 }
 
-// dropDumps keeps keys out of core dumps, and other processes out of this one.
+// dropDumps keeps keys out of core dumps, and other processes of this user out of this one.
 func dropDumps(r Rules, log *slog.Logger) error {
 	if r.Dumpable {
 		return nil
@@ -115,28 +117,15 @@ func dropDumps(r Rules, log *slog.Logger) error {
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return fmt.Errorf("setrlimit RLIMIT_CORE: %w", err)
 	}
-	if i := slices.IndexFunc(r.Sockets, func(s string) bool { return s != "" }); i >= 0 && !ownedByRoot(r.Sockets[i]) {
-		log.Debug("sandbox: stays open to ptrace, as an agent of this user's could not attest it otherwise", "socket", r.Sockets[i])
+	// The limit does not hold for a program that core_pattern pipes dumps to (core(5)).
+	if err := os.WriteFile("/proc/self/coredump_filter", []byte("0"), 0); err != nil {
+		log.Warn("sandbox: core dumps piped to a program would have memory in them", "err", err)
+	}
+	if slices.ContainsFunc(r.Sockets, func(s string) bool { return s != "" }) {
 		return nil
 	}
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("prctl PR_SET_DUMPABLE: %w", err)
 	}
 	return nil
-}
-
-// Missing says what next needs that a sandbox of r, were it applied now, would refuse, one line each: a configuration that needs more than
-// was permitted at the start needs a new start. It is empty where this kernel can't restrict.
-func (r Rules) Missing(next Rules) []string {
-	abi, err := llsys.LandlockGetABIVersion()
-	if err != nil || abi < 1 {
-		return nil
-	}
-	has, wants := compile(r), compile(next)
-	missing := has.missingPaths(wants)
-	if abi >= abiPorts {
-		missing = append(missing, missingPorts("listen on", has.bind, wants.bind)...)
-		missing = append(missing, missingPorts("connect to", has.connect, wants.connect)...)
-	}
-	return missing
 }
