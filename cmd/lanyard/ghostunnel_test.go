@@ -120,13 +120,8 @@ func commandLines() []commandLine {
 	return lines
 }
 
-// TestInteropGhostunnelCommandLines gives the same command lines to ghostunnel and to Lanyard by that name: both take them, or
-// both refuse them with the same exit code, but for those that say why not.
-func TestInteropGhostunnelCommandLines(t *testing.T) {
-	theirs := filepath.Join(os.Getenv("LANYARD_PEERS"), "ghostunnel")
-	if _, err := os.Stat(theirs); os.Getenv("LANYARD_PEERS") == "" || err != nil {
-		t.Skip("no ghostunnel in $LANYARD_PEERS")
-	}
+// TestGhostunnelCommandLines gives the command lines to Lanyard by ghostunnel's name.
+func TestGhostunnelCommandLines(t *testing.T) {
 	dir := peerFiles(t)
 	ours := filepath.Join(dir, "ghostunnel")
 	self, err := os.Executable()
@@ -137,18 +132,35 @@ func TestInteropGhostunnelCommandLines(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, line := range commandLines() {
-		t.Run(strings.TrimSpace(line.env+" "+line.args), func(t *testing.T) {
-			want := line.want
-			if got, out := line.run(t, theirs, dir); got != want {
-				t.Errorf("ghostunnel: %s, want %s\n%s", outcome(got), outcome(want), out)
-			}
-			if line.why != "" {
-				want = line.ours
-			}
-			if got, out := line.run(t, ours, dir); got != want {
-				t.Errorf("lanyard: %s, want %s\n%s", outcome(got), outcome(want), out)
-			}
-		})
+		want := line.want
+		if line.why != "" {
+			want = line.ours
+		}
+		t.Run(line.name(), func(t *testing.T) { line.check(t, ours, dir, want) })
+	}
+}
+
+// TestInteropGhostunnelCommandLines gives them to ghostunnel: both take a line, or both refuse it with the same exit code, but for
+// those lines that say why not.
+func TestInteropGhostunnelCommandLines(t *testing.T) {
+	theirs := filepath.Join(os.Getenv("LANYARD_PEERS"), "ghostunnel")
+	if _, err := os.Stat(theirs); os.Getenv("LANYARD_PEERS") == "" || err != nil {
+		t.Skip("no ghostunnel in $LANYARD_PEERS")
+	}
+	dir := peerFiles(t)
+	for _, line := range commandLines() {
+		t.Run(line.name(), func(t *testing.T) { line.check(t, theirs, dir, line.want) })
+	}
+}
+
+func (l commandLine) name() string {
+	return strings.NewReplacer("/", "_", " ", "_").Replace(strings.TrimSpace(l.env + " " + l.args))
+}
+
+func (l commandLine) check(t *testing.T, program, dir string, want int) {
+	t.Helper()
+	if got, out := l.run(t, program, dir); got != want {
+		t.Errorf("%s, want %s\n%s", outcome(got), outcome(want), out)
 	}
 }
 
@@ -166,17 +178,10 @@ func peerFiles(t *testing.T) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	ca := testca.New(t, "a")
-	cert, key, err := ca.SVID(t, "spiffe://a/b").Marshal()
-	if err != nil {
-		t.Fatal(err)
-	}
-	bundle, err := ca.Bundle().Marshal()
-	if err != nil {
+	if err := writeCerts(t, dir, testca.New(t, "a"), "spiffe://a/b"); err != nil {
 		t.Fatal(err)
 	}
 	for name, data := range map[string][]byte{
-		"cert.pem": cert, "key.pem": key, "ca.pem": bundle, "store.pem": append(append([]byte{}, cert...), key...),
 		"policy.rego": []byte("package policy\n\nimport input\n\ndefault allow = false\n\nallow { input.certificate.Subject.CommonName == \"a\" }\n"),
 		"args":        []byte("# identity\n--cert=cert.pem\n\n--key=key.pem\n--cacert=ca.pem\n"),
 	} {

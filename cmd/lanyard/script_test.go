@@ -42,6 +42,7 @@ func TestScripts(t *testing.T) {
 			"bundle": foreignBundle(t),
 			"mode":   mode,
 			"past":   past,
+			"certs":  certs(t),
 		},
 	})
 }
