@@ -3,6 +3,8 @@
 .PHONY: help demo test test-unit lint build bench interop soak generate clean
 
 GO    ?= go
+# Without gRPC's tracing, which is off, the linker can drop what only its web pages would call.
+export GOFLAGS := -tags=grpcnotrace $(GOFLAGS)
 TOOLS := .tools
 ENVOY := $(TOOLS)/envoy-1.40.0/envoy
 
@@ -30,7 +32,7 @@ build: ## static binaries into bin/
 bench: build ## CPU, latency and memory of a pair of sidecars beside its peers, in one run; BENCH=bulk,rt,connect,memory
 	@integration/tools/deps.sh envoy
 	@CGO_ENABLED=0 $(GO) build -trimpath -o $(TOOLS)/bin/bench ./bench
-	@CGO_ENABLED=0 $(GO) build -trimpath -tags noopa -ldflags '-s -w' -o $(TOOLS)/bin/lanyard-sidecar-noopa ./cmd/lanyard-sidecar
+	@CGO_ENABLED=0 $(GO) build -trimpath -tags noopa,grpcnotrace -ldflags '-s -w' -o $(TOOLS)/bin/lanyard-sidecar-noopa ./cmd/lanyard-sidecar
 	@$(TOOLS)/bin/bench -bin bin -envoy $(ENVOY) -lean $(TOOLS)/bin/lanyard-sidecar-noopa -run "$(BENCH)" $(BENCHFLAGS)
 
 interop: build ## the tests with the real binaries in $$LANYARD_PEERS; fails where one is missing

@@ -69,6 +69,10 @@ func Execute(ctx context.Context, env *Env, root *cobra.Command, args []string) 
 	if err != nil {
 		return env.finish(cmd, err)
 	}
+	if len(args) == 1 && args[0] == "--version" && root.Version != "" && cmd == root {
+		_, err := fmt.Fprintln(root.OutOrStdout(), root.Version)
+		return env.finish(root, err)
+	}
 	root.SetArgs(args)
 	ran, err := root.ExecuteContextC(ctx)
 	return env.finish(ran, err)
@@ -84,8 +88,6 @@ func prepare(env *Env, root *cobra.Command) {
 		root.SetOut(env.Stderr)
 	}
 	root.SetFlagErrorFunc(flagError)
-	root.SetUsageTemplate(usageTemplate)
-	root.SetHelpTemplate(helpTemplate)
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	hideHelp(root)
@@ -183,30 +185,3 @@ func likeSPIRE(cmd *cobra.Command) bool {
 	}
 	return false
 }
-
-const usageTemplate = `Usage:
-  {{if .Runnable}}{{.UseLine}}{{else}}{{.CommandPath}} VERB [flags]{{end}}
-{{- if .HasAvailableSubCommands}}
-
-Verbs:{{range .Commands}}{{if .IsAvailableCommand}}
-  {{rpad .Name .NamePadding}} {{.Short}}{{end}}{{end}}{{end}}
-{{- if .HasExample}}
-
-Examples:
-{{.Example}}{{end}}
-{{- if .HasAvailableLocalFlags}}
-
-Flags (-name and --name are the same):
-{{.LocalFlags.FlagUsagesWrapped 110 | trimTrailingWhitespaces}}
-{{end}}
-{{- if .HasAvailableInheritedFlags}}
-Flags of all verbs of {{.Parent.Name}}:
-{{.InheritedFlags.FlagUsagesWrapped 110 | trimTrailingWhitespaces}}
-{{end}}
-{{- if .HasAvailableSubCommands}}
-"{{.CommandPath}} VERB -h" tells more about one.
-{{end}}`
-
-const helpTemplate = `{{with (or .Long .Short)}}{{. | trimTrailingWhitespaces}}
-
-{{end}}{{.UsageString}}`

@@ -43,7 +43,9 @@ func VersionVerb(env *Env) *cobra.Command {
 // Root is the command of a program: -version, and the verb version.
 func Root(env *Env, name, long string) *cobra.Command {
 	root := &cobra.Command{Use: name, Long: long, Version: Version()}
-	root.SetVersionTemplate("{{.Version}}\n")
+	// Functions, not templates: what can call methods by name keeps the linker from dropping those that nobody calls.
+	root.SetUsageFunc(printUsage)
+	root.SetHelpFunc(printHelp)
 	root.AddCommand(VersionVerb(env))
 	return root
 }
