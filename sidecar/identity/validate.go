@@ -132,6 +132,8 @@ func (c Config) validatePKCS11() error {
 		return nil
 	case p.Module == "":
 		return setting.Errorf("pkcs11_module", "", "a token or PIN needs a module: name the shared library, or drop them")
+	case p.TokenLabel == "":
+		return setting.Errorf("pkcs11_token_label", "", "the module may have several tokens: give the label of the one with the key")
 	case c.Cert == "" && c.Keystore == "":
 		return setting.Errorf("pkcs11_module", p.Module, "holds the private key only: name its certificate too")
 	case c.Key != "":

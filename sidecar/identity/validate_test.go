@@ -13,7 +13,7 @@ import (
 
 func TestValidate(t *testing.T) {
 	acme := identity.ACME{FQDN: "a.test", Email: "ops@a.test", AgreeToTOS: true}
-	module := identity.PKCS11{Module: "/m.so"}
+	module := identity.PKCS11{Module: "/m.so", TokenLabel: "t"}
 	for name, c := range map[string]identity.Config{
 		"workload API": {WorkloadAPI: "unix:///a", SPIFFEID: spiffeid.RequireFromString("spiffe://a/b"), Hint: "h"},
 		"verify only":  {WorkloadAPI: "unix:///a", None: true},
@@ -60,6 +60,7 @@ func TestValidate(t *testing.T) {
 		{identity.Config{Cert: "c", Key: "k", PKCS11: module}, "key k: the private key is in /m.so: keep one"},
 		{identity.Config{None: true, PKCS11: module}, "pkcs11_module /m.so: holds the private key only"},
 		{identity.Config{Cert: "c", Key: "k", PKCS11: identity.PKCS11{PIN: "1234"}}, "pkcs11_module: a token or PIN needs a module"},
+		{identity.Config{Cert: "c", PKCS11: identity.PKCS11{Module: "/m.so"}}, "pkcs11_token_label: the module may have several tokens"},
 		{identity.Config{ACME: identity.ACME{FQDN: "a.test"}}, "auto_acme_email: the authority needs\nauto_acme_agree_to_tos: the authority's terms"},
 		{identity.Config{ACME: identity.ACME{Email: "a", AgreeToTOS: true, CA: "ftp://x", TestCA: "https:", RenewCheckInterval: -time.Second, AltTLSALPNPort: 70000}},
 			"auto_acme_cert: names no host\nauto_acme_ca ftp://x: not the URL\nauto_acme_testca https:: not the URL\n" +

@@ -55,8 +55,8 @@ func TestGap09PicksTheSVIDByIDOrHint(t *testing.T) {
 	}
 	for name, cfg := range map[string]identity.Config{
 		`offers spiffe://one.test/a with hint "internal", spiffe://one.test/b with hint "external", not hint "other"`: {Hint: "other"},
-		`not spiffe://one.test/b with hint "internal"`: {SPIFFEID: b, Hint: "internal"},
-		`not spiffe://one.test/c`:                      {SPIFFEID: spiffeid.RequireFromString("spiffe://one.test/c")},
+		`not spiffe://one.test/b with hint "internal"`:                                                                {SPIFFEID: b, Hint: "internal"},
+		`not spiffe://one.test/c`: {SPIFFEID: spiffeid.RequireFromString("spiffe://one.test/c")},
 	} {
 		cfg.WorkloadAPI = api.Addr()
 		s := load(t, cfg, identity.Deps{})

@@ -29,7 +29,9 @@ func level(l zapcore.Level) slog.Level {
 func (c core) Enabled(l zapcore.Level) bool { return c.to.Enabled(c.ctx, level(l)) }
 
 // With implements zapcore.Core.
-func (c core) With(fields []zapcore.Field) zapcore.Core { return core{c.ctx, c.to.WithAttrs(attrs(fields))} }
+func (c core) With(fields []zapcore.Field) zapcore.Core {
+	return core{c.ctx, c.to.WithAttrs(attrs(fields))}
+}
 
 // Check implements zapcore.Core.
 func (c core) Check(e zapcore.Entry, checked *zapcore.CheckedEntry) *zapcore.CheckedEntry {
