@@ -11,7 +11,6 @@ import (
 	"github.com/lanyard-mtls/lanyard/sidecar/accept"
 	"github.com/lanyard-mtls/lanyard/sidecar/listen"
 	"github.com/lanyard-mtls/lanyard/sidecar/metrics"
-	"github.com/lanyard-mtls/lanyard/sidecar/setting"
 	"github.com/lanyard-mtls/lanyard/sidecar/status"
 )
 
@@ -92,8 +91,10 @@ func (s *Sidecar) newStatus() *status.Server {
 	if s.cfg.Status.Shutdown {
 		c.Shutdown = s.Shutdown
 	}
-	if addr, err := listen.ParseStatus("status", s.cfg.Status.Listen); err == nil && addr.Network == listen.TCP && addr.Scheme != "http" && s.hasCertificate() {
-		c.GetCertificate = s.statusCertificate
+	if addr, err := listen.ParseStatus("status", s.cfg.Status.Listen); err == nil {
+		if https, err := status.UsesHTTPS("status", addr, s.hasCertificate()); err == nil && https {
+			c.GetCertificate = s.statusCertificate
+		}
 	}
 	return status.New(c)
 }
@@ -131,8 +132,8 @@ func (s *Sidecar) bindStatus(ctx context.Context) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	if addr.Scheme == "https" && !s.hasCertificate() {
-		return nil, setting.Errorf("status", s.cfg.Status.Listen, "no tunnel has a certificate to serve HTTPS with: use http://%s", addr.Address)
+	if _, err := status.UsesHTTPS("status", addr, s.hasCertificate()); err != nil {
+		return nil, err
 	}
 	return listen.Listen(ctx, addr.Address, listen.Options{Key: "status", Inherited: s.inherited})
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"reflect"
 
 	"github.com/lanyard-mtls/lanyard/sidecar/accept"
 	"github.com/lanyard-mtls/lanyard/sidecar/policy"
@@ -20,17 +19,21 @@ var ErrNotRunning = errors.New("the sidecar is not running")
 // their connections, for cfg.ShutdownTimeout at most. Certificates, bundles and
 // policies are read again.
 func (s *Sidecar) Reload(ctx context.Context, cfg Config) error {
-	if err := cfg.Validate(); err != nil {
-		return err
-	}
-	cfg = cfg.withDefaults()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.running == nil || s.running.Err() != nil {
 		return ErrNotRunning
 	}
 	s.status.Reloading()
-	err := s.apply(ctx, cfg)
+	return s.reloaded(s.apply(ctx, cfg))
+}
+
+// ReloadFailed tells that a configuration could not even be read: all goes on as
+// it was.
+func (s *Sidecar) ReloadFailed(err error) { _ = s.reloaded(err) }
+
+// reloaded tells how a reload ended.
+func (s *Sidecar) reloaded(err error) error {
 	s.metrics.Reloaded(err)
 	s.status.Reloaded(err)
 	return err
@@ -38,6 +41,10 @@ func (s *Sidecar) Reload(ctx context.Context, cfg Config) error {
 
 // apply is Reload, but for telling of it; s.mu is held.
 func (s *Sidecar) apply(ctx context.Context, cfg Config) error {
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	cfg = cfg.withDefaults()
 	if err := s.fixed(cfg); err != nil {
 		return err
 	}
@@ -74,10 +81,7 @@ func (s *Sidecar) ReloadFiles(ctx context.Context) error {
 	for _, t := range s.tunnels {
 		errs = append(errs, policy.Reload(ctx, t.policy))
 	}
-	err := errors.Join(errs...)
-	s.metrics.Reloaded(err)
-	s.status.Reloaded(err)
-	return err
+	return s.reloaded(errors.Join(errs...))
 }
 
 // fixed returns an error about what can't change while the sidecar runs.
@@ -86,7 +90,7 @@ func (s *Sidecar) fixed(cfg Config) error {
 	if cfg.Status != s.cfg.Status {
 		errs = append(errs, setting.Errorf("status", cfg.Status.Listen, "can't change while running: restart"))
 	}
-	if !reflect.DeepEqual(cfg.Metrics, s.cfg.Metrics) {
+	if was, is := s.cfg.Metrics, cfg.Metrics; was.Prefix != is.Prefix || was.Graphite != is.Graphite || was.URL != is.URL || was.Interval != is.Interval {
 		errs = append(errs, setting.Errorf("metrics", "", "can't change while running: restart"))
 	}
 	return errors.Join(errs...)
@@ -156,7 +160,11 @@ func (s *Sidecar) start(t *tunnel) {
 	ctx, stop := context.WithCancel(s.running)
 	t.stop = stop
 	addr := t.loop.Listener.Addr().String()
-	s.log.Info("listening", "tunnel", t.cfg.Name, "mode", string(t.cfg.Mode), "address", addr, "target", t.cfg.Target)
+	log := s.log
+	if t.cfg.Name != "" {
+		log = log.With("tunnel", t.cfg.Name)
+	}
+	log.Info("listening", "mode", string(t.cfg.Mode), "address", addr, "target", t.cfg.Target)
 	go func() {
 		err := t.loop.Run(ctx)
 		if ctx.Err() == nil {
@@ -173,6 +181,13 @@ func (s *Sidecar) retire(t *tunnel) {
 	s.draining.Go(func() {
 		if err := <-t.done; err != nil {
 			s.log.Warn("tunnel removed", "tunnel", t.cfg.Name, "error", err)
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, other := range s.tunnels {
+			if other.cfg.Name == t.cfg.Name && other.cfg.Mode == t.cfg.Mode {
+				return // it moved to another address
+			}
 		}
 		s.metrics.Remove(t.cfg.Name, t.cfg.Mode.Direction())
 	})
