@@ -56,7 +56,7 @@ func TestFaultsLoseNothing(t *testing.T) {
 	breakAll(t, p, tr, talks, size)
 	tr.Finish()
 	report := tr.Check()
-	t.Logf("%d conversations: %d whole, %d excused; %d MB", report.Talks, report.Whole, report.Excused, report.Bytes>>20)
+	t.Log(report)
 	for i, fault := range report.Faults[:min(10, len(report.Faults))] {
 		t.Errorf("fault %d of %d: %v", i+1, len(report.Faults), fault)
 	}

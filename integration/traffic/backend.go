@@ -81,6 +81,7 @@ func (t *Traffic) serve(c conn) {
 	twice := talk.backend != nil
 	if !twice {
 		talk.backend = back
+		close(talk.there)
 	}
 	talk.mu.Unlock()
 	if twice {

@@ -1,6 +1,7 @@
 package traffic
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -9,13 +10,19 @@ import (
 // Report is what became of the conversations.
 type Report struct {
 	Talks, Whole, Excused int
+	Excuses               map[string]int
 	Bytes                 int64 // that arrived, both ways
 	Faults                []error
 }
 
+// String is the report less its faults.
+func (r Report) String() string {
+	return fmt.Sprintf("%d conversations, %.1f MB: %d whole, %d excused %v", r.Talks, float64(r.Bytes)/1e6, r.Whole, r.Excused, r.Excuses)
+}
+
 // Check says what became of the conversations; call it after Finish.
 func (t *Traffic) Check() Report {
-	var r Report
+	r := Report{Excuses: map[string]int{}}
 	for _, talk := range t.Talks() {
 		r.Talks++
 		r.Bytes += talk.client.got
@@ -29,6 +36,7 @@ func (t *Traffic) Check() Report {
 			r.Whole++
 		} else {
 			r.Excused++
+			r.Excuses[cmp.Or(talk.excuse, "the backend was away")]++
 		}
 	}
 	for _, id := range t.twice {
@@ -55,7 +63,7 @@ func (t *Traffic) fault(talk *Talk) error {
 			return errors.New("it never reached the backend, and its client was told a regular end")
 		}
 		if talk.excuse == "" && !t.wasDown(talk.opened, c.ended) {
-			return fmt.Errorf("it never reached the backend, which was there: %w", c.read)
+			return fmt.Errorf("it never reached the backend, which was there: %w", errors.Join(c.read, c.written))
 		}
 		return c.wrong
 	}

@@ -19,6 +19,7 @@ type Talk struct {
 	Local  string // the client's own address; empty for UNIX sockets, and where the connection was reset at once
 	opened time.Time
 	client *side
+	there  chan struct{} // closed when it has arrived at the backend
 
 	mu      sync.Mutex
 	backend *side  // nil until it arrived at the backend
@@ -31,7 +32,7 @@ func (t *Traffic) open(ctx context.Context, addr string) (*Talk, error) {
 	if path, ok := cutUnix(addr); ok {
 		network, addr = "unix", path
 	}
-	talk := &Talk{opened: time.Now(), client: &side{done: make(chan struct{})}}
+	talk := &Talk{opened: time.Now(), client: &side{done: make(chan struct{})}, there: make(chan struct{})}
 	c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -70,6 +71,16 @@ func (talk *Talk) Excuse(why string) {
 // Ended is closed when the client's side has ended.
 func (talk *Talk) Ended() <-chan struct{} { return talk.client.done }
 
+// Arrived tells whether a conversation has reached the backend.
+func (talk *Talk) Arrived() bool {
+	select {
+	case <-talk.there:
+		return true
+	default:
+		return false
+	}
+}
+
 // Reset ends the client's side as a crash does, with a reset.
 func (talk *Talk) Reset() {
 	talk.Excuse("its client crashed")
@@ -91,7 +102,9 @@ func (talk *Talk) Vanish() error {
 	var set error
 	// A socket in repair mode is closed without telling its peer: tcp(7), TCP_REPAIR.
 	err = raw.Control(func(fd uintptr) { set = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_REPAIR, 1) })
-	if err = errors.Join(err, set); err != nil {
+	if err = errors.Join(err, set); errors.Is(err, net.ErrClosed) {
+		return nil // it has ended before
+	} else if err != nil {
 		return fmt.Errorf("vanish: TCP_REPAIR: %w", err)
 	}
 	talk.Excuse("its client vanished")

@@ -75,8 +75,8 @@ func (t *Traffic) Target() string {
 	return t.addr
 }
 
-// Open dials addr so many times, a few at a time, and starts a conversation on each connection. Addr is HOST:PORT or
-// unix:PATH. The error is that of a dial.
+// Open starts n conversations by way of addr, HOST:PORT or unix:PATH, a few at a time. It returns once each has arrived
+// at the backend or has ended. The error is that of a dial.
 func (t *Traffic) Open(ctx context.Context, addr string, n int) ([]*Talk, error) {
 	const together = 16
 	talks, errs := make([]*Talk, n), make([]error, n)
@@ -85,7 +85,12 @@ func (t *Traffic) Open(ctx context.Context, addr string, n int) ([]*Talk, error)
 	for i := range n {
 		turns <- struct{}{}
 		all.Go(func() {
-			talks[i], errs[i] = t.open(ctx, addr)
+			if talks[i], errs[i] = t.open(ctx, addr); errs[i] == nil {
+				select {
+				case <-talks[i].there:
+				case <-talks[i].client.done:
+				}
+			}
 			<-turns
 		})
 	}

@@ -11,9 +11,16 @@ import (
 	"github.com/lanyard-mtls/lanyard/integration/traffic"
 )
 
+const limit = 20 * time.Second // of a conversation
+
 func start(t *testing.T) *traffic.Traffic {
 	t.Helper()
-	tr, err := traffic.New(traffic.Options{Every: time.Millisecond, Limit: 20 * time.Second})
+	return startFor(t, limit)
+}
+
+func startFor(t *testing.T, limit time.Duration) *traffic.Traffic {
+	t.Helper()
+	tr, err := traffic.New(traffic.Options{Every: time.Millisecond, Limit: limit})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,19 +67,20 @@ func TestABackendThatResetsExcusesItsConversations(t *testing.T) {
 func TestFaultsAreFound(t *testing.T) {
 	for name, c := range map[string]struct {
 		to, from func(int64, []byte) ([]byte, bool) // what becomes of the bytes at a place, and whether to go on
+		limit    time.Duration
 		want     string
 	}{
 		"a byte changed": {func(at int64, b []byte) ([]byte, bool) {
-			if at <= 1000 && at+int64(len(b)) > 1000 {
-				b[1000-at] ^= 1
+			if at <= 10 && at+int64(len(b)) > 10 {
+				b[10-at] ^= 1
 			}
 			return b, true
-		}, nil, "byte 992 is"},
-		"bytes lost before a regular end": {nil, func(at int64, b []byte) ([]byte, bool) { return b, at < 1000 }, "told a regular end after"},
-		"nothing sent on":                 {func(int64, []byte) ([]byte, bool) { return nil, true }, nil, "never reached"},
+		}, nil, limit, "byte 2 is"},
+		"bytes lost before a regular end": {nil, func(at int64, b []byte) ([]byte, bool) { return b[:min(len(b), 1)], false }, limit, "told a regular end after"},
+		"nothing sent on":                 {func(int64, []byte) ([]byte, bool) { return nil, true }, nil, 300 * time.Millisecond, "never reached"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			tr := start(t)
+			tr := startFor(t, c.limit)
 			open(t, tr, middleman(t, tr.Target(), c.to, c.from), 1)
 			<-time.After(100 * time.Millisecond)
 			tr.Finish()
