@@ -14,8 +14,6 @@ import (
 	"github.com/lanyard-mtls/lanyard/sidecar/via"
 )
 
-const password = "s3cr3t/%"
-
 func parse(t *testing.T, s string) *via.Proxy {
 	t.Helper()
 	p, err := via.Parse("via", s)
