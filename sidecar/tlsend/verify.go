@@ -70,9 +70,6 @@ func (e *End) describe(rec *record.Record, id *identity.Identity, cs tls.Connect
 // fail closes sock and says in rec why the handshake failed.
 func (e *End) fail(ctx context.Context, sock *pipe.Socket, rec *record.Record, cs tls.ConnectionState, err error) {
 	rec.End(cause(ctx, err, cs))
-	if errors.Is(err, errNoCertificate) {
-		rec.End(record.NoIdentity, err)
-	}
 	var refusal *mtls.RefusedError
 	verified := errors.As(err, &refusal) && !e.cfg.Pins // and refused for what it is
 	rec.PeerClaimed = !rec.Peer.IsZero() && !verified
