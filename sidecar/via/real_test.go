@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/lanyard-mtls/lanyard/sidecar/poll"
 )
 
 // proxies are real ones; each returns its command line for a port, with the user "u" and the password s3cr3t if auth is set.
@@ -144,12 +146,19 @@ func TestGap23RealProxies(t *testing.T) {
 	}
 }
 
+// through dials as a tunnel does.
 func through(t *testing.T, proxy, target string) (net.Conn, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	var d net.Dialer
-	return parse(t, proxy).Dial(ctx, d.DialContext, target)
+	loops, err := poll.New(poll.Config{Loops: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { loops.Close() })
+	return parse(t, proxy).Dial(ctx, func(ctx context.Context, network, address string) (net.Conn, error) {
+		return loops.Dial(ctx, network, address, poll.DialOptions{})
+	}, target)
 }
 
 func echo(t *testing.T, proxy, target string) {
@@ -160,7 +169,7 @@ func echo(t *testing.T, proxy, target string) {
 		return
 	}
 	defer c.Close()
-	if _, ok := c.(*net.TCPConn); !ok {
+	if _, ok := c.(*poll.Conn); !ok {
 		t.Errorf("got a %T", c)
 	}
 	got := make([]byte, len("hello"))
