@@ -94,39 +94,45 @@ func (d dialer) race(ctx context.Context, addrs []netip.AddrPort) (net.Conn, err
 		err  error
 	}
 	results := make(chan result)
-	var first error
+	var won net.Conn
+	var lost error
 	running := 0
-	for timer := time.NewTimer(0); len(addrs) > 0 || running > 0; {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for running > 0 || len(addrs) > 0 {
 		select {
 		case <-timer.C:
-			if len(addrs) > 0 {
-				addr := addrs[0]
-				addrs = addrs[1:]
-				running++
-				go func() {
-					conn, err := d.dialTCP(ctx, addr)
-					select {
-					case results <- result{conn, err}:
-					case <-ctx.Done():
-						if err == nil {
-							conn.Close()
-						}
-					}
-				}()
-				timer.Reset(fallbackDelay)
+			if len(addrs) == 0 {
+				break
 			}
+			addr := addrs[0]
+			addrs = addrs[1:]
+			running++
+			go func() {
+				conn, err := d.dialTCP(ctx, addr)
+				results <- result{conn, err}
+			}()
+			timer.Reset(fallbackDelay)
 		case r := <-results:
 			running--
-			if r.err == nil {
-				return r.conn, nil
+			switch {
+			case r.err != nil:
+				if lost == nil {
+					lost = r.err
+				}
+				timer.Reset(0)
+			case won == nil:
+				won, addrs = r.conn, nil
+				cancel() // the others are told, and waited for
+			default:
+				r.conn.Close()
 			}
-			if first == nil {
-				first = r.err
-			}
-			timer.Reset(0)
 		}
 	}
-	return nil, first
+	if won == nil {
+		return nil, lost
+	}
+	return won, nil
 }
 
 func (d dialer) dialTCP(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
