@@ -51,6 +51,7 @@ func ghostunnelCommand(path string, s Side) *exec.Cmd {
 	}
 	cmd := exec.Command(path, mode, "--listen", s.Listen, "--target", s.Target, "--quiet=all",
 		"--cert", s.Cert.Cert, "--key", s.Cert.Key, "--cacert", s.Cert.CA, rule, s.PeerID)
+	cmd.Env = append(cmd.Env, "GOMAXPROCS=2") // as many workers as the others have
 	if !s.Defaults {
 		cmd.Env = append(cmd.Env, onlyX25519)
 	}
