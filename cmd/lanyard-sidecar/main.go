@@ -10,6 +10,7 @@ import (
 )
 
 func main() {
+	sidecarcmd.SurviveHangups()
 	env := cli.OSEnv(cli.Lanyard, os.Exit)
 	os.Exit(cli.Execute(context.Background(), env, sidecarcmd.Fill(env, cli.Root(env, "lanyard-sidecar", sidecarcmd.Long)), os.Args[1:]))
 }

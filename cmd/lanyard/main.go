@@ -21,6 +21,9 @@ func main() { os.Exit(lanyard()) }
 // lanyard runs the command line of this process and gives its exit code.
 func lanyard() int {
 	env := cli.OSEnv(cli.DialectOf(filepath.Base(os.Args[0])), os.Exit)
+	if env.Dialect == cli.Ghostunnel || len(os.Args) > 1 && os.Args[1] == "sidecar" {
+		sidecarcmd.SurviveHangups()
+	}
 	return cli.Execute(context.Background(), env, root(env), os.Args[1:])
 }
 

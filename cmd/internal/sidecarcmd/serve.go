@@ -14,8 +14,11 @@ import (
 	"github.com/lanyard-mtls/lanyard/sidecar"
 )
 
-// hangups receives the signals that ask for a reload. From here on they don't end the process, not one that is still starting,
-// nor one that is stopping already.
+// SurviveHangups keeps the signals that ask for a reload from ending this process, which does not yet know what to reload. A main
+// calls it first, as supervisors send them when they please.
+func SurviveHangups() { _, _ = hangups() }
+
+// hangups receives the signals that ask for a reload. From here on they don't end the process, nor one that is stopping already.
 func hangups() (got <-chan os.Signal, stop func()) {
 	ch := make(chan os.Signal, 1)
 	signal.Notify(ch, syscall.SIGHUP, syscall.SIGUSR1)
