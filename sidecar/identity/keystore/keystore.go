@@ -38,15 +38,20 @@ func Read(path string) ([]byte, error) {
 		return nil, withoutPath(err)
 	}
 	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.Size() > maxSize {
+		return nil, errTooLarge
+	}
 	data, err := io.ReadAll(io.LimitReader(f, maxSize+1))
 	if err != nil {
 		return nil, withoutPath(err)
 	}
 	if len(data) > maxSize {
-		return nil, fmt.Errorf("is larger than %d MB: it cannot be a keystore or a list of certificates", maxSize>>20)
+		return nil, errTooLarge // a pipe, or it grew
 	}
 	return data, nil
 }
+
+var errTooLarge = fmt.Errorf("is larger than %d MB: it cannot be a keystore or a list of certificates", maxSize>>20)
 
 func withoutPath(err error) error {
 	if pathErr, ok := errors.AsType[*fs.PathError](err); ok {

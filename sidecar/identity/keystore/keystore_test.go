@@ -42,8 +42,8 @@ func TestRealKeystores(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			data := read(t, name)
 			for _, path := range []string{name, "anything"} { // by extension and by content
-				if path == "anything" && strings.HasSuffix(name, ".pem") {
-					continue // these begin with openssl's bag attributes
+				if path == "anything" && (strings.HasSuffix(name, ".pem") || name == "rsa.jceks") {
+					continue // the former begin with openssl's bag attributes, the latter takes its time
 				}
 				c, err := Parse(path, data, "changeit")
 				if err != nil {
