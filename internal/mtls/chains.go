@@ -30,9 +30,10 @@ type chainKey [sha256.Size]byte
 // verified is a chain that was good, and from when until when it is.
 type verified struct {
 	id spiffeid.ID // zero of what is no X.509-SVID
-	// certs are what was presented. crypto/tls keeps a weak cache of parsed certificates: as long as they are held here,
-	// no connection that presents them parses them again.
-	certs       []*x509.Certificate
+	// path is the leaf and those who signed it. crypto/tls keeps a weak cache of parsed certificates: as long as they are
+	// held here, no connection that presents them parses them again. What else was presented is not held: a peer that is
+	// good could present as much as it likes, and something else each time.
+	path        []*x509.Certificate
 	from, until time.Time
 }
 
@@ -68,10 +69,10 @@ func (c *Chains) verify(purpose string, certs []*x509.Certificate, now time.Time
 	if err != nil {
 		return id, err
 	}
-	v := &verified{id: id, certs: certs}
+	v := &verified{id: id}
 	for _, path := range paths {
 		if from, until := validity(path); until.After(v.until) {
-			v.from, v.until = from, until
+			v.path, v.from, v.until = path, from, until
 		}
 	}
 	c.remember(k, v)

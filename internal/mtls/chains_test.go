@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -53,6 +54,21 @@ func TestChainsRememberWhatVerified(t *testing.T) {
 		t.Error(err)
 	}
 	counts(t, &chains, 5, 3)
+	// What is held is the path alone, not what a peer adds to it.
+	for _, v := range chains.young {
+		if len(v.path) != 2 {
+			t.Errorf("%d certificates are held", len(v.path))
+		}
+	}
+	stranger := testca.New(t, "two.test").Cert
+	if _, err := trust.Verify([]*x509.Certificate{svid.Certificates[0], stranger, stranger}, time.Now()); err != nil {
+		t.Error(err)
+	}
+	for _, v := range chains.young {
+		if slices.Contains(v.path, stranger) {
+			t.Error("what a peer added is held")
+		}
+	}
 }
 
 // A chain is good until its first certificate runs out, be that the leaf or an authority.

@@ -83,7 +83,7 @@ func (i *Identity) Version() uint64 { return i.version }
 
 // same reports whether the other identity would change nothing in a handshake.
 func (i *Identity) same(o *Identity) bool {
-	if !i.svid.Certificates[0].Equal(o.svid.Certificates[0]) || len(i.bundles) != len(o.bundles) {
+	if !slices.EqualFunc(i.svid.Certificates, o.svid.Certificates, (*x509.Certificate).Equal) || len(i.bundles) != len(o.bundles) {
 		return false
 	}
 	for td, b := range i.bundles {
