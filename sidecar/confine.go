@@ -5,6 +5,7 @@ import (
 
 	"github.com/lanyard-mtls/lanyard/sidecar/identity"
 	"github.com/lanyard-mtls/lanyard/sidecar/sandbox"
+	"github.com/lanyard-mtls/lanyard/sidecar/setting"
 )
 
 // confine gives up all that the configuration has no use for.
@@ -16,7 +17,21 @@ func (s *Sidecar) confine() error {
 		s.log.Info("no sandbox: a PKCS#11 module may need anything")
 		return nil
 	}
-	return sandbox.Apply(s.cfg.sandboxRules(), s.log)
+	rules := s.cfg.sandboxRules()
+	s.confined = &rules
+	return sandbox.Apply(rules, s.log)
+}
+
+// beyondSandbox returns an error if the sandbox would not let cfg work.
+func (s *Sidecar) beyondSandbox(cfg Config) error {
+	if s.confined == nil {
+		return nil
+	}
+	missing := s.confined.Missing(cfg.sandboxRules())
+	if len(missing) == 0 {
+		return nil
+	}
+	return setting.Errorf("sandbox", "", "was shut at the start and refuses to %s: restart", strings.Join(missing, ", "))
 }
 
 func (c Config) usesPKCS11() bool {

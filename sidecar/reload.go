@@ -93,7 +93,7 @@ func (s *Sidecar) fixed(cfg Config) error {
 	if was, is := s.cfg.Metrics, cfg.Metrics; was.Prefix != is.Prefix || was.Graphite != is.Graphite || was.URL != is.URL || was.Interval != is.Interval {
 		errs = append(errs, setting.Errorf("metrics", "", "can't change while running: restart"))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, s.beyondSandbox(cfg))...)
 }
 
 // commit puts a plan into use. Nothing in it can fail. s.mu is held.

@@ -16,6 +16,7 @@ import (
 	"github.com/lanyard-mtls/lanyard/sidecar/notify"
 	"github.com/lanyard-mtls/lanyard/sidecar/pipe"
 	"github.com/lanyard-mtls/lanyard/sidecar/poll"
+	"github.com/lanyard-mtls/lanyard/sidecar/sandbox"
 	"github.com/lanyard-mtls/lanyard/sidecar/status"
 )
 
@@ -40,6 +41,7 @@ type Sidecar struct {
 	support  context.Context    // of what connections need to the end
 	failures chan error         // what ends the sidecar; nil if somebody asked for it
 	draining sync.WaitGroup     // of tunnels that a reload took away
+	confined *sandbox.Rules     // what is left to the process; nil if it is all
 }
 
 // New returns the sidecar that cfg describes. It does no I/O. The error says all
