@@ -30,9 +30,8 @@ type chainKey [sha256.Size]byte
 // verified is a chain that was good, and from when until when it is.
 type verified struct {
 	id spiffeid.ID // zero of what is no X.509-SVID
-	// path is the leaf and those who signed it. crypto/tls keeps a weak cache of parsed certificates: as long as they are
-	// held here, no connection that presents them parses them again. What else was presented is not held: a peer that is
-	// good could present as much as it likes, and something else each time.
+	// path is the leaf and those who signed it. What else was presented is not held: a peer that is good could present as
+	// much as it likes, and something else each time.
 	path        []*x509.Certificate
 	from, until time.Time
 }
@@ -54,7 +53,8 @@ func key(purpose string, certs []*x509.Certificate) (k chainKey) {
 	return k
 }
 
-// verify returns what is remembered of a chain, or has check verify it. check returns the chains from the leaf to a root.
+// verify returns what is remembered of a chain, or has check verify it. It may replace certificates in certs by equal ones
+// that were parsed before. check returns the chains from the leaf to a root.
 func (c *Chains) verify(purpose string, certs []*x509.Certificate, now time.Time,
 	check func() (spiffeid.ID, [][]*x509.Certificate, error)) (spiffeid.ID, error) {
 	if c == nil {
@@ -63,6 +63,7 @@ func (c *Chains) verify(purpose string, certs []*x509.Certificate, now time.Time
 	}
 	k := key(purpose, certs)
 	if v := c.find(k, now); v != nil {
+		v.share(certs)
 		return v.id, nil
 	}
 	id, paths, err := check()
@@ -77,6 +78,20 @@ func (c *Chains) verify(purpose string, certs []*x509.Certificate, now time.Time
 	}
 	c.remember(k, v)
 	return id, nil
+}
+
+// share replaces in certs what is equal in the path. certs is what the connection itself holds, for as long as it lives: a
+// server of crypto/tls has parsed them anew, some 3 KiB a connection, which are garbage now. Clients, and resumed sessions,
+// get them from crypto/tls's own cache, which holds weak pointers: it has them as long as the path does.
+func (v *verified) share(certs []*x509.Certificate) {
+	for i, presented := range certs {
+		for _, known := range v.path {
+			if presented.Equal(known) {
+				certs[i] = known
+				break
+			}
+		}
+	}
 }
 
 func (c *Chains) find(k chainKey, now time.Time) *verified {

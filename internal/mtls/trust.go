@@ -13,7 +13,7 @@ import (
 // Trust says how a peer's certificates are verified. Whether the peer is wanted is decided after that.
 type Trust interface {
 	// Verify returns the SPIFFE ID that certs, leaf first, prove; zero if they prove something else. It is called in each
-	// handshake, resumed ones too, by many goroutines.
+	// handshake, resumed ones too, by many goroutines. It may replace elements of certs by equal ones.
 	Verify(certs []*x509.Certificate, now time.Time) (spiffeid.ID, error)
 }
 
