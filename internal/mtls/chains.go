@@ -53,17 +53,25 @@ func key(purpose string, certs []*x509.Certificate) (k chainKey) {
 	return k
 }
 
-// verify returns what is remembered of a chain, or has check verify it. It may replace certificates in certs by equal ones
-// that were parsed before. check returns the chains from the leaf to a root.
-func (c *Chains) verify(purpose string, certs []*x509.Certificate, now time.Time,
-	check func() (spiffeid.ID, [][]*x509.Certificate, error)) (spiffeid.ID, error) {
+// question is whether a chain is good.
+type question struct {
+	purpose string
+	certs   []*x509.Certificate
+	now     time.Time
+	intern  bool // certs may be replaced by equal ones
+}
+
+// verify returns what is remembered of a chain, or has check verify it. check returns the chains from the leaf to a root.
+func (c *Chains) verify(q question, check func() (spiffeid.ID, [][]*x509.Certificate, error)) (spiffeid.ID, error) {
 	if c == nil {
 		id, _, err := check()
 		return id, err
 	}
-	k := key(purpose, certs)
-	if v := c.find(k, now); v != nil {
-		v.share(certs)
+	k := key(q.purpose, q.certs)
+	if v := c.find(k, q.now); v != nil {
+		if q.intern {
+			v.replace(q.certs)
+		}
 		return v.id, nil
 	}
 	id, paths, err := check()
@@ -80,10 +88,8 @@ func (c *Chains) verify(purpose string, certs []*x509.Certificate, now time.Time
 	return id, nil
 }
 
-// share replaces in certs what is equal in the path. certs is what the connection itself holds, for as long as it lives: a
-// server of crypto/tls has parsed them anew, some 3 KiB a connection, which are garbage now. Clients, and resumed sessions,
-// get them from crypto/tls's own cache, which holds weak pointers: it has them as long as the path does.
-func (v *verified) share(certs []*x509.Certificate) {
+// replace puts those of the path in place of equal ones in certs.
+func (v *verified) replace(certs []*x509.Certificate) {
 	for i, presented := range certs {
 		for _, known := range v.path {
 			if presented.Equal(known) {

@@ -13,17 +13,18 @@ import (
 	"github.com/lanyard-mtls/lanyard/internal/testca"
 )
 
-// All connections of a peer hold one parsed certificate, at both ends; without what is remembered, servers hold one each.
+// All of a server's connections with a peer hold one parsed certificate; without what is remembered, they hold one each.
 func TestCertificatesAreHeldOnce(t *testing.T) {
 	ca := testca.New(t, "one.test")
 	a, b := ca.SVID(t, "spiffe://one.test/a"), ca.SVID(t, "spiffe://one.test/b")
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		for _, remember := range []bool{true, false} {
-			trust := mtls.SVIDs{Bundles: x509bundle.NewSet(ca.Bundle())}
+			var chains *mtls.Chains
 			if remember {
-				trust.Chains = new(mtls.Chains)
+				chains = new(mtls.Chains)
 			}
-			config := func(cert []byte, key any) *tls.Config {
+			config := func(cert []byte, key any, server bool) *tls.Config {
+				trust := mtls.SVIDs{Bundles: x509bundle.NewSet(ca.Bundle()), Chains: chains, Intern: server}
 				return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{cert}, PrivateKey: key}}, MaxVersion: version,
 					ClientAuth: tls.RequireAnyClientCert, InsecureSkipVerify: true, SessionTicketsDisabled: true,
 					VerifyConnection: func(cs tls.ConnectionState) error {
@@ -31,7 +32,7 @@ func TestCertificatesAreHeldOnce(t *testing.T) {
 						return err
 					}}
 			}
-			client, server := config(a.Certificates[0].Raw, a.PrivateKey), config(b.Certificates[0].Raw, b.PrivateKey)
+			client, server := config(a.Certificates[0].Raw, a.PrivateKey, false), config(b.Certificates[0].Raw, b.PrivateKey, true)
 			held := map[*x509.Certificate]bool{}
 			for range 3 {
 				near, far := net.Pipe()

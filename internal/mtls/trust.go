@@ -13,7 +13,7 @@ import (
 // Trust says how a peer's certificates are verified. Whether the peer is wanted is decided after that.
 type Trust interface {
 	// Verify returns the SPIFFE ID that certs, leaf first, prove; zero if they prove something else. It is called in each
-	// handshake, resumed ones too, by many goroutines. It may replace elements of certs by equal ones.
+	// handshake, resumed ones too, by many goroutines.
 	Verify(certs []*x509.Certificate, now time.Time) (spiffeid.ID, error)
 }
 
@@ -21,11 +21,12 @@ type Trust interface {
 type SVIDs struct {
 	Bundles x509bundle.Source
 	Chains  *Chains // may be nil; belongs to these Bundles
+	Intern  bool    // see Pool
 }
 
 // Verify implements [Trust].
 func (s SVIDs) Verify(certs []*x509.Certificate, now time.Time) (spiffeid.ID, error) {
-	id, err := s.Chains.verify("svid", certs, now, func() (spiffeid.ID, [][]*x509.Certificate, error) {
+	id, err := s.Chains.verify(question{"svid", certs, now, s.Intern}, func() (spiffeid.ID, [][]*x509.Certificate, error) {
 		return x509svid.Verify(certs, s.Bundles, x509svid.WithTime(now))
 	})
 	if err == nil || len(certs) == 0 {
@@ -46,6 +47,11 @@ type Pool struct {
 	// Name is the host name or IP address that the leaf must have, as SNI would name it; empty is any.
 	Name   string
 	Chains *Chains // may be nil; belongs to these Roots
+	// Intern lets Verify replace elements of certs by equal ones that Chains holds. crypto/tls's servers parse what they are
+	// shown anew in each full handshake, and keep it as long as the connection: some 3 KiB each. It must not be set for
+	// clients and for resumed sessions: their list belongs to the session, which other connections use at the same time.
+	// They need no replacement either, as crypto/tls has a cache for them.
+	Intern bool
 }
 
 // Verify implements [Trust]. The ID is always zero: no authority of a pool is bound to a trust domain.
@@ -57,7 +63,7 @@ func (p Pool) Verify(certs []*x509.Certificate, now time.Time) (spiffeid.ID, err
 	if p.Clients {
 		purpose, usage = "client", x509.ExtKeyUsageClientAuth
 	}
-	_, err := p.Chains.verify(purpose, certs, now, func() (spiffeid.ID, [][]*x509.Certificate, error) {
+	_, err := p.Chains.verify(question{purpose, certs, now, p.Intern}, func() (spiffeid.ID, [][]*x509.Certificate, error) {
 		intermediates := x509.NewCertPool()
 		for _, c := range certs[1:] {
 			intermediates.AddCert(c)

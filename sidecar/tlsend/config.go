@@ -132,15 +132,17 @@ func (e *End) client(id *identity.Identity) *tls.Config {
 	return config
 }
 
-// trust is how the peers of id are verified.
-func (e *End) trust(id *identity.Identity) mtls.Trust {
+// trust is how the peer of a connection of id is verified.
+func (e *End) trust(id *identity.Identity, cs tls.ConnectionState) mtls.Trust {
+	server := e.direction == record.Inbound
+	intern := server && !cs.DidResume
 	switch {
 	case e.cfg.Pins:
 		return mtls.KeyOnly{}
 	case id.IsSPIFFE():
-		return mtls.SVIDs{Bundles: id, Chains: id.Chains()}
-	case e.direction == record.Inbound:
-		return mtls.Pool{Roots: id.Roots(), Clients: true, Chains: id.Chains()}
+		return mtls.SVIDs{Bundles: id, Chains: id.Chains(), Intern: intern}
+	case server:
+		return mtls.Pool{Roots: id.Roots(), Clients: true, Chains: id.Chains(), Intern: intern}
 	default:
 		return mtls.Pool{Roots: id.Roots(), Name: e.cfg.VerifyName, Chains: id.Chains()}
 	}

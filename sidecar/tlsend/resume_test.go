@@ -142,7 +142,9 @@ func TestGap01ClientsVerifyResumedServersToo(t *testing.T) {
 	s := r.serve(tlsend.NewServer(tlsend.Config{Policy: allowAll(t)}), r.svids(ca.SVID(t, "spiffe://one.test/b"), ca))
 	source := r.svids(ca.SVID(t, "spiffe://one.test/a"), ca)
 	denied := false
-	p := policyFunc(func(r policy.Request) policy.Decision { return policy.Decision{Allowed: !denied, Rule: "test", Reason: "denied"} })
+	p := policyFunc(func(r policy.Request) policy.Decision {
+		return policy.Decision{Allowed: !denied, Rule: "test", Reason: "denied"}
+	})
 	client := tlsend.NewClient(tlsend.Config{Policy: p, ServerName: "server"})
 	for i := range 2 {
 		if rec := r.connect(client, source, s.addr); rec.Cause != record.Closed || rec.Resumed != (i == 1) {

@@ -20,7 +20,7 @@ func (e *End) verify(ctx context.Context, id *identity.Identity, cs tls.Connecti
 	switch {
 	case len(cs.PeerCertificates) > 0:
 		var err error
-		if peer, err = e.trust(id).Verify(cs.PeerCertificates, e.cfg.Now()); err != nil {
+		if peer, err = e.trust(id, cs).Verify(cs.PeerCertificates, e.cfg.Now()); err != nil {
 			return policy.Decision{}, err
 		}
 	case !e.cfg.NoClientAuth:
