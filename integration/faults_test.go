@@ -24,8 +24,8 @@ type faultSize struct {
 
 func faultRunSize() faultSize {
 	if soak() {
-		return faultSize{talks: 2000, flood: 20_000, loris: 200, lasts: 2 * time.Minute, svidTTL: 10 * time.Second, away: 3 * time.Second,
-			patience: 10 * time.Second}
+		return faultSize{talks: 2000, flood: 8000, loris: 200, lasts: 2 * time.Minute, svidTTL: 10 * time.Second, away: 3 * time.Second,
+			patience: 5 * time.Second}
 	}
 	return faultSize{talks: 300, flood: 1200, loris: 20, lasts: 6 * time.Second, svidTTL: 3 * time.Second, away: 300 * time.Millisecond,
 		patience: 3 * time.Second}
@@ -39,7 +39,7 @@ const spareMemory = 16 << 20
 // record, each descriptor and the memory.
 func TestFaultsLoseNothing(t *testing.T) {
 	size := faultRunSize()
-	tr, err := traffic.New(traffic.Options{Every: 400 * time.Millisecond, Limit: size.lasts + 2*time.Minute})
+	tr, err := traffic.New(traffic.Options{Every: 400 * time.Millisecond, Limit: size.lasts + 5*time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,6 +66,11 @@ func TestFaultsLoseNothing(t *testing.T) {
 	oneEach(t, p.client, report.Talks)
 	oneEach(t, p.server, report.Talks+size.flood+size.loris)
 	for side, at := range before {
+		if n := len(side.Logged("identity received")); n < 3 {
+			t.Errorf("%s got an identity %d times: none was replaced", side.Name, n)
+		} else {
+			t.Logf("%s got an identity %d times", side.Name, n)
+		}
 		at.givenBack(t, side)
 	}
 }

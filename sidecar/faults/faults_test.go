@@ -20,7 +20,7 @@ type size struct {
 
 func runSize() size {
 	if os.Getenv("LANYARD_SOAK") == "1" {
-		return size{talks: 500, churn: 16, flood: 6000, loris: 100, lasts: time.Minute, rotation: 300 * time.Millisecond}
+		return size{talks: 500, churn: 16, flood: 2000, loris: 100, lasts: 20 * time.Second, rotation: 300 * time.Millisecond}
 	}
 	return size{talks: 200, churn: 4, flood: 600, loris: 10, lasts: 4 * time.Second, rotation: 200 * time.Millisecond}
 }
@@ -31,7 +31,7 @@ func runSize() size {
 func TestFaultsAllAtOnce(t *testing.T) {
 	size := runSize()
 	before := measure(t)
-	tr, err := traffic.New(traffic.Options{Every: 60 * time.Millisecond, Limit: size.lasts + limit})
+	tr, err := traffic.New(traffic.Options{Every: 60 * time.Millisecond, Limit: size.lasts + 3*limit})
 	check(t, err)
 	p := newPair(t, tr.Target())
 	talks, err := tr.Open(t.Context(), p.client.addr, size.talks)
@@ -50,9 +50,7 @@ type run struct {
 	t       *testing.T
 	traffic *traffic.Traffic
 	size    size
-
-	mu     sync.Mutex
-	direct int // connections that the test made to the server sidecar itself
+	direct  int // connections that the test made to the server sidecar itself
 }
 
 // all runs every fault beside the others.
