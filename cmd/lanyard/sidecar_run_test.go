@@ -160,6 +160,14 @@ func talk(t *testing.T, c net.Conn, text string) {
 	}
 }
 
+// hello is a conversation through a tunnel, which is over.
+func hello(t *testing.T, path string) {
+	t.Helper()
+	c := dialUnix(t, path)
+	defer c.Close()
+	talk(t, c, "hello")
+}
+
 func dialUnix(t *testing.T, path string) net.Conn {
 	t.Helper()
 	c, err := net.Dial("unix", path)
@@ -181,7 +189,7 @@ type pairFile struct {
 
 func (f pairFile) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "log_level = \"debug\"\nshutdown_timeout = \"20s\"\ndrain_idle = \"100ms\"\nstatus {\n  listen = \"unix:status.sock\"\n}\n%s\n", f.extra)
+	fmt.Fprintf(&b, "log_level = \"debug\"\nshutdown_timeout = \"20s\"\nstatus {\n  listen = \"unix:status.sock\"\n}\n%s\n", f.extra)
 	const identity = "  identity {\n    cert = \"cert.pem\"\n    key  = \"key.pem\"\n    trust_bundle \"a\" {\n      file = \"ca.pem\"\n    }\n  }\n"
 	for _, name := range f.names {
 		fmt.Fprintf(&b, "tunnel \"%s-out\" {\n  direction = \"outbound\"\n  listen = \"unix:in-%s.sock\"\n  target = \"127.0.0.1:%d\"\n%s  policy {\n    allow_uris = [\"spiffe://a/b\"]\n  }\n}\n",
@@ -267,7 +275,7 @@ func TestGap14ManyTunnelsInOneProcess(t *testing.T) {
 	f.names = []string{"x", "y", "z"}
 	write(t, conf, f.String())
 	p.saw("msg=reloaded", 1)
-	talk(t, dialUnix(t, filepath.Join(dir, "in-z.sock")), "hello")
+	hello(t, filepath.Join(dir, "in-z.sock"))
 	talk(t, x, "still")
 	talk(t, y, "there")
 
@@ -283,6 +291,9 @@ func TestGap14ManyTunnelsInOneProcess(t *testing.T) {
 
 	p.signal(syscall.SIGTERM)
 	p.saw("shutting down", 1)
+	talk(t, x, "bye")
+	x.Close()
+	y.Close()
 	p.end(0)
 }
 
@@ -305,20 +316,20 @@ func TestGap15ReloadIsAllOrNothing(t *testing.T) {
 	f.names, f.extra = []string{"x", "y"}, "quiet = [\"x\"]"
 	write(t, conf, f.String())
 	p.saw("reload failed", 1)
-	p.saw(`sidecar.hcl:7: quiet: \"x\" is none of all, conns, conn-errs, handshake-errs`, 1)
+	p.saw(`sidecar.hcl:6: quiet: \"x\" is none of all, conns, conn-errs, handshake-errs`, 1)
 	if s := readStatus(t, socket); !s.LastReload.IsZero() {
 		t.Errorf("a reload that failed counts, at %v", s.LastReload)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "in-y.sock")); err == nil {
 		t.Error("half of the file is in use")
 	}
-	talk(t, dialUnix(t, filepath.Join(dir, "in-x.sock")), "hello")
+	hello(t, filepath.Join(dir, "in-x.sock"))
 
 	// So it is if the files that it names are not there.
 	f.extra = ""
 	write(t, conf, strings.Replace(f.String(), `"ca.pem"`, `"nosuch.pem"`, 1))
 	p.saw("reload failed", 2)
-	talk(t, dialUnix(t, filepath.Join(dir, "in-x.sock")), "hello")
+	hello(t, filepath.Join(dir, "in-x.sock"))
 
 	// Mended, a signal or the change is enough.
 	write(t, conf, f.String())

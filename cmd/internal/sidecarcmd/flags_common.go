@@ -114,8 +114,8 @@ func (o *options) logFlags() []flag {
 
 func (o *options) processFlags() []flag {
 	return []flag{
-		{name: "disable-landlock", group: groupProcess, into: &o.disableLandlock, key: "disable_landlock",
+		{name: "disable-landlock", group: groupProcess, into: &o.disableLandlock, key: "sandbox",
 			help: "don't give up what is not needed (files and ports, by the kernel's Landlock); for when something legitimate is refused"},
-		{name: "use-landlock", group: groupProcess, into: &o.useLandlock, key: "disable_landlock"},
+		{name: "use-landlock", group: groupProcess, into: &o.useLandlock, key: "sandbox"},
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/lanyard-mtls/lanyard/configs"
 	"github.com/lanyard-mtls/lanyard/internal/cli"
 	"github.com/lanyard-mtls/lanyard/sidecar"
+	"github.com/lanyard-mtls/lanyard/sidecar/identity/pkcs11"
 )
 
 // What the role is, in a line and in a sentence.
@@ -29,7 +30,7 @@ func Fill(env *cli.Env, cmd *cobra.Command) *cobra.Command {
 	addGlobals(env, cmd)
 	if env.Dialect == cli.Ghostunnel {
 		version, _, _ := strings.Cut(cli.Version(), ", "+runtime.Version())
-		cmd.Version = fmt.Sprintf("rev %s built with %s (pkcs11: %v, keychain: false)", version, runtime.Version(), pkcs11Key() != nil)
+		cmd.Version = fmt.Sprintf("rev %s built with %s (pkcs11: %v, keychain: false)", version, runtime.Version(), pkcs11.Opener() != nil)
 		if v, _, err := cmd.Find([]string{"version"}); err == nil && v != cmd {
 			cmd.RemoveCommand(v)
 		}

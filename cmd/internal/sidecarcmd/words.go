@@ -121,7 +121,7 @@ func words(name string, e *setting.Error) string {
 	if e.Value != "" {
 		return name + " " + e.Value + ": " + e.Problem
 	}
-	for _, verb := range []string{"is ", "excludes ", "needs ", "belongs ", "has ", "goes "} {
+	for _, verb := range []string{"is ", "was ", "excludes ", "needs ", "belongs ", "has ", "goes "} {
 		if strings.HasPrefix(e.Problem, verb) {
 			return name + " " + e.Problem
 		}
@@ -133,7 +133,7 @@ func words(name string, e *setting.Error) string {
 // either.
 func keyPaths() map[string]string {
 	return map[string]string{
-		"status": "status.listen", "pprof": "status.pprof", "shutdown": "status.shutdown",
+		"sandbox": "disable_landlock", "status": "status.listen", "pprof": "status.pprof", "shutdown": "status.shutdown",
 		"metrics_prefix": "metrics.prefix", "metrics_graphite": "metrics.graphite", "metrics_url": "metrics.url", "metrics_interval": "metrics.interval",
 
 		"workload_api": "identity.workload_api", "spiffe_id": "identity.spiffe_id", "hint": "identity.hint", "cert": "identity.cert", "key": "identity.key", "ca_cert": "identity.ca_cert",
