@@ -175,12 +175,6 @@ type files struct {
 	dir string
 }
 
-func (r *rig) files(c identity.Config) *files {
-	r.t.Helper()
-	f := &files{dir: r.t.TempDir()}
-	return f.open(r.t, c)
-}
-
 func (f *files) open(t testing.TB, c identity.Config) *files {
 	t.Helper()
 	s, err := identity.New(c, identity.Deps{})

@@ -22,10 +22,7 @@ import (
 const name = "sidecar.test"
 
 // listener is a tunnel's, for clients without certificates.
-type listener struct {
-	*poll.Listener
-	source identity.Source // set before the first connection
-}
+type listener struct{ *poll.Listener }
 
 func listen(t *testing.T) *listener {
 	t.Helper()
@@ -47,7 +44,7 @@ func listen(t *testing.T) *listener {
 			t.Error(err)
 		}
 	})
-	return &listener{Listener: pl}
+	return &listener{pl}
 }
 
 // serve answers every connection of a client with a byte, and probes as a sidecar does.

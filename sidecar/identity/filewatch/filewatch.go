@@ -93,7 +93,7 @@ func (f *Files) Run(ctx context.Context, changed func()) error {
 	defer tick.Stop()
 	for {
 		if n != nil {
-			n.watch(directories(f.paths)) // before the look: what changes after it makes an event
+			n.follow(f.paths) // before the look: what changes after it makes an event
 		}
 		if f.changed() {
 			changed()
@@ -145,6 +145,18 @@ func (n *notifier) run(events chan<- struct{}) {
 
 const interest = unix.IN_CREATE | unix.IN_CLOSE_WRITE | unix.IN_MOVED_TO | unix.IN_MOVED_FROM | unix.IN_DELETE | unix.IN_ATTRIB |
 	unix.IN_DELETE_SELF | unix.IN_MOVE_SELF | unix.IN_ONLYDIR
+
+// follow watches all directories that lead to paths. A directory on the way that came between the look for it and the watch
+// of its parent made no event: that is seen by looking again.
+func (n *notifier) follow(paths []string) {
+	for range maxLinks {
+		dirs := directories(paths)
+		n.watch(dirs)
+		if slices.Equal(directories(paths), dirs) {
+			return
+		}
+	}
+}
 
 // watch makes dirs the directories that are watched.
 func (n *notifier) watch(dirs []string) {
