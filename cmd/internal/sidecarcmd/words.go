@@ -56,6 +56,16 @@ func (o *options) word(flags []flag, key string) string {
 	return key
 }
 
+// usedWord is word, but of several flags for a key it gives one that was used.
+func (o *options) usedWord(flags []flag, key string) string {
+	for _, f := range flags {
+		if f.key == key && (o.given(f.name) || o.from[f.name] != "") {
+			return "--" + f.name
+		}
+	}
+	return o.word(flags, key)
+}
+
 // noIdentity is told where no flag names a source of identity.
 const noIdentity = "there is no identity: give --use-workload-api, or --cert with --key, or --keystore"
 
@@ -95,7 +105,7 @@ func (o *options) inFlags(flags []flag, err error) error {
 // flagWords puts flags for the settings' keys in a sentence: for words that can only be keys, for keys before their values, and for
 // those in a list of what is excluded.
 func (o *options) flagWords(flags []flag, problem string) string {
-	problem = regexp.MustCompile(`\b[a-z]+(_[a-z]+)+\b`).ReplaceAllStringFunc(problem, func(key string) string { return o.word(flags, key) })
+	problem = regexp.MustCompile(`\b[a-z]+(_[a-z]+)+\b`).ReplaceAllStringFunc(problem, func(key string) string { return o.usedWord(flags, key) })
 	list, isList := strings.CutPrefix(problem, "excludes ")
 	if isList {
 		keys, rest, _ := strings.Cut(list, ":")
