@@ -14,13 +14,12 @@ import (
 )
 
 const (
+	ownHint    = `For more than one tunnel, and rules that change while it runs, see "lanyard sidecar run -h".`
 	serverLong = `Take mutual TLS in, and send plaintext to a program beside.
 
 It listens at once; connections that come before there is an identity wait for it, up to --connect-timeout. A rotated
 identity serves new connections and drops none. SIGHUP and SIGUSR1 read certificate, CA and policy files again; SIGTERM
-and SIGINT let connections end, up to --shutdown-timeout, and a second one ends it at once.
-
-For more than one tunnel, and rules that change while it runs, see "lanyard sidecar run -h".`
+and SIGINT let connections end, up to --shutdown-timeout, and a second one ends it at once.`
 	serverExample = `  lanyard sidecar server --listen :8443 --target 127.0.0.1:8080 --use-workload-api --allow-uri 'spiffe://example.org/web'
   lanyard sidecar server --listen :8443 --target unix:app.sock --cert srv.pem --key srv-key.pem --cacert ca.pem --allow-dns client.example.org`
 	clientLong = `Take plaintext in from a program beside, and send mutual TLS.
@@ -28,9 +27,7 @@ For more than one tunnel, and rules that change while it runs, see "lanyard side
 With SVIDs the server is known by its SPIFFE ID, and a host name is never checked: without --verify-uri it must be of this
 sidecar's own trust domain. With certificate files its chain and host name are verified, and --verify-… come on top.
 SIGHUP and SIGUSR1 read certificate, CA and policy files again; SIGTERM and SIGINT let connections end, up to
---shutdown-timeout, and a second one ends it at once.
-
-For more than one tunnel, and rules that change while it runs, see "lanyard sidecar run -h".`
+--shutdown-timeout, and a second one ends it at once.`
 	clientExample = `  lanyard sidecar client --listen 127.0.0.1:8080 --target db:8443 --use-workload-api --verify-uri 'spiffe://example.org/db'
   lanyard sidecar client --listen unix:db.sock --target db.example.org:8443 --cert me.pem --key me-key.pem --cacert ca.pem`
 )
@@ -50,6 +47,9 @@ func proxyVerb(env *cli.Env, mode sidecar.Mode) (*cobra.Command, []flag) {
 		cmd.Use = "client --listen ADDR --target HOST:PORT [flags]"
 		cmd.Short = "Take plaintext in from a program, send mutual TLS"
 		cmd.Long, cmd.Example = clientLong, clientExample
+	}
+	if env.Dialect != cli.Ghostunnel {
+		cmd.Long += "\n\n" + ownHint
 	}
 	o.add(cmd.Flags(), flags)
 	grouped(cmd, flags, env.Dialect != cli.Ghostunnel)

@@ -40,6 +40,9 @@ func Fill(env *cli.Env, cmd *cobra.Command) *cobra.Command {
 	for _, own := range []*cobra.Command{runVerb(env), validateVerb(env), explainVerb(env), cli.SampleVerb(env, configs.Sidecar)} {
 		cmd.AddCommand(cli.ExitLikeLanyard(own))
 	}
+	cmd.Example = `  lanyard sidecar server --listen :8443 --target 127.0.0.1:8080 --use-workload-api --allow-uri 'spiffe://example.org/web'
+  lanyard sidecar client --listen 127.0.0.1:8080 --target db:8443 --use-workload-api --verify-uri 'spiffe://example.org/db'
+  lanyard sidecar sample > sidecar.hcl; lanyard sidecar run -config sidecar.hcl`
 	return cli.ExitLikeSPIRE(cli.Kingpin(cmd))
 }
 
