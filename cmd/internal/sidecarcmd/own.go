@@ -134,6 +134,7 @@ func (f *fileFlags) start(c settings, log *slog.Logger) (*sidecar.Sidecar, error
 func (f *fileFlags) reload(ctx context.Context, s *sidecar.Sidecar, log *slog.Logger) error {
 	next, err := f.settings()
 	if err != nil {
+		s.ReloadFailed(err)
 		return err
 	}
 	next.cfg.Log, next.cfg.Deps = log, parts(log, nil)
