@@ -22,7 +22,7 @@ func runSize() size {
 	if os.Getenv("LANYARD_SOAK") == "1" {
 		return size{talks: 500, churn: 16, flood: 2000, loris: 100, lasts: 20 * time.Second, rotation: 300 * time.Millisecond}
 	}
-	return size{talks: 200, churn: 4, flood: 600, loris: 10, lasts: 4 * time.Second, rotation: 200 * time.Millisecond}
+	return size{talks: 200, churn: 4, flood: 360, loris: 10, lasts: 4 * time.Second, rotation: 200 * time.Millisecond}
 }
 
 // TestFaultsAllAtOnce holds conversations through a pair of sidecars while agents are killed and restarted, identities
