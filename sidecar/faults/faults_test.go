@@ -31,7 +31,7 @@ func runSize() size {
 func TestFaultsAllAtOnce(t *testing.T) {
 	size := runSize()
 	before := measure(t)
-	tr, err := traffic.New(traffic.Options{Every: 60 * time.Millisecond, Limit: size.lasts + 3*limit})
+	tr, err := traffic.New(traffic.Options{Every: time.Duration(size.talks) * time.Millisecond / 2, Limit: size.lasts + 3*limit})
 	check(t, err)
 	p := newPair(t, tr.Target())
 	talks, err := tr.Open(t.Context(), p.client.addr, size.talks)
