@@ -77,6 +77,7 @@ func (l *Loop) close() error {
 // run is the loop's goroutine. A panic in a Handler or Task ends the process: what
 // state the others are in, nobody knows.
 func (l *Loop) run() {
+	var yielded time.Duration
 	for {
 		timeout, ok := l.rest()
 		if !ok {
@@ -86,7 +87,8 @@ func (l *Loop) run() {
 		if err != nil && err != unix.EINTR {
 			panic(fmt.Sprintf("waiting for sockets: %v", err))
 		}
-		l.clock.Store(int64(time.Since(l.poller.start)))
+		now := l.sinceStart()
+		l.clock.Store(int64(now))
 		l.turns.Add(1)
 		l.collect(max(n, 0))
 		woken := false
@@ -98,13 +100,19 @@ func (l *Loop) run() {
 			t.Run()
 			l.batch[i] = nil
 		}
-		if woken {
-			// They are queued behind this goroutine, and nobody may look there while
-			// it is in the kernel.
+		if woken || now-yielded > yieldAfter {
 			runtime.Gosched()
+			yielded = now
 		}
 	}
 }
+
+// yieldAfter is how long a loop goes on without a word to the runtime's scheduler.
+// From a goroutine that did not come by for 10 ms, sysmon takes the processor away
+// whenever it finds it in a system call, and starts a thread to run others; and
+// goroutines that were woken are queued behind the loop's, where perhaps nobody looks
+// while it is in the kernel.
+const yieldAfter = 4 * time.Millisecond
 
 // rest says how long to wait, in milliseconds, for epoll_wait; not ok if the loop
 // is to end.
