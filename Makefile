@@ -40,7 +40,7 @@ interop: build ## the tests with the real binaries in $$LANYARD_PEERS; fails whe
 	LANYARD_REQUIRE_PEERS=1 LANYARD_BIN=$(CURDIR)/bin $(GO) test -count=1 -v -timeout 15m -run '^TestInterop' ./integration/...
 
 soak: build ## the long forms: a minute a fuzz target, 200 kills, every unit test 20 times
-	@integration/tools/deps.sh gcc curl envoy python
+	@integration/tools/deps.sh gcc curl envoy python programs
 	LANYARD_SOAK=1 LANYARD_BIN=$(CURDIR)/bin $(GO) run ./integration/tools/testall -count 20 -fuzztime 60s -timeout 2h
 
 generate: ## the Go code of the .proto files
