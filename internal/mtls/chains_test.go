@@ -174,7 +174,7 @@ func TestPool(t *testing.T) {
 		}{
 			{"server by name", server("localhost"), both, true},
 			{"server by address", server("127.0.0.1"), both, true},
-			{"server, any name", server(""), both, true},
+			{"server, no name", server(""), both, false},
 			{"server, other name", server("other"), both, false},
 			{"server, other address", server("127.0.0.2"), both, false},
 			{"client", client, both, true},

@@ -148,6 +148,7 @@ func TestHandshakeRefused(t *testing.T) {
 	}{
 		"other authority":      {impostor.SVID(t, "spiffe://one.test/a"), "claims to be spiffe://one.test/a"},
 		"crossed trust domain": {crossed, "claims to be spiffe://one.test/a"},
+		"trust domain alone":   {one.SVID(t, "spiffe://one.test"), "names a trust domain, not a workload"},
 		"expired":              {expired, "expired"},
 		"two URI SANs":         {twoURIs, "URI"},
 		"unknown domain":       {testca.New(t, "three.test").SVID(t, "spiffe://three.test/a"), "three.test"},

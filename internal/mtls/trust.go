@@ -2,6 +2,7 @@ package mtls
 
 import (
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"time"
 
@@ -27,7 +28,11 @@ type SVIDs struct {
 // Verify implements [Trust].
 func (s SVIDs) Verify(certs []*x509.Certificate, now time.Time) (spiffeid.ID, error) {
 	id, err := s.Chains.verify(question{"svid", certs, now, s.Intern}, func() (spiffeid.ID, [][]*x509.Certificate, error) {
-		return x509svid.Verify(certs, s.Bundles, x509svid.WithTime(now))
+		id, paths, err := x509svid.Verify(certs, s.Bundles, x509svid.WithTime(now))
+		if err == nil && id.Path() == "" {
+			err = errNoWorkload
+		}
+		return id, paths, err
 	})
 	if err == nil || len(certs) == 0 {
 		return id, err
@@ -38,13 +43,18 @@ func (s SVIDs) Verify(certs []*x509.Certificate, now time.Time) (spiffeid.ID, er
 	return spiffeid.ID{}, err
 }
 
+// errNoWorkload refuses what go-spiffe takes: the ID of a trust domain is its authorities' (X.509-SVID, section 3), and every
+// pattern TRUST-DOMAIN/** would match it.
+var errNoWorkload = errors.New("the certificate names a trust domain, not a workload")
+
 // Pool trusts a chain to one of a set of authorities, whatever it names: certificates as the web has them.
 type Pool struct {
 	// Roots are the authorities; nil is the system's.
 	Roots *x509.CertPool
 	// Clients verifies what clients show, by its extended key usage; otherwise what servers do.
 	Clients bool
-	// Name is the host name or IP address that the leaf must have, as SNI would name it; empty is any.
+	// Name is the host name or IP address that a server's leaf must have. Without one, every server is refused: the set of
+	// authorities alone tells nobody apart.
 	Name   string
 	Chains *Chains // may be nil; belongs to these Roots
 	// Intern lets Verify replace elements of certs by equal ones that Chains holds. crypto/tls's servers parse what they are
@@ -73,11 +83,17 @@ func (p Pool) Verify(certs []*x509.Certificate, now time.Time) (spiffeid.ID, err
 		return spiffeid.ID{}, paths, err
 	})
 	// The chain is the same for all names: the name is looked at each time.
-	if err == nil && p.Name != "" {
+	switch {
+	case err != nil || p.Clients:
+	case p.Name == "":
+		err = errNoHostName
+	default:
 		err = certs[0].VerifyHostname(p.Name)
 	}
 	return spiffeid.ID{}, err
 }
+
+var errNoHostName = errors.New("there is no host name to know the server by: give the target one, or a server name")
 
 // KeyOnly trusts whoever has a key, without a look at the certificate: for rules that pin the key itself.
 type KeyOnly struct{}

@@ -27,7 +27,7 @@ type Config struct {
 	// ServerName is what a client sends as SNI. It plays no part in verification.
 	ServerName string
 	// VerifyName is the host name or IP address that a client expects in the server's certificate, where peers are not
-	// verified by SPIFFE ID; empty is any.
+	// verified by SPIFFE ID or by Pins. Without it such a client refuses every server.
 	VerifyName string
 	// Pins leaves the verification of peers to the policy: it gets their certificates with nothing proved but that they
 	// have the key.

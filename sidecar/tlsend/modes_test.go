@@ -149,6 +149,21 @@ func TestWebCertificates(t *testing.T) {
 	}
 }
 
+// A host name that is not known, as of target ":8443", is not every host name: any certificate of any authority would do.
+func TestServersWithoutAHostNameAreRefused(t *testing.T) {
+	ca := testca.New(t, "one.test")
+	r := newRig(t)
+	cert, key := ca.Leaf(t, testca.Host("evil.test"))
+	server := tlsend.Config{Policy: rules(t, policy.Config{DisableAuthentication: true}), NoClientAuth: true}
+	for _, p := range []policy.Policy{
+		rules(t, policy.Config{Direction: policy.Outbound, HostName: true}),
+		rules(t, policy.Config{Direction: policy.Outbound, AllowDNSNames: []string{"evil.test"}}),
+	} {
+		c, _ := meet(t, r, tlsend.Config{Policy: p}, server, r.web(nil, nil, ca.Cert), r.web(cert, key, ca.Cert))
+		wantCause(t, c, record.Refused, "no host name")
+	}
+}
+
 // A pin stands for the key alone: neither authority nor dates nor names count.
 func TestPins(t *testing.T) {
 	ca := testca.New(t, "one.test")
