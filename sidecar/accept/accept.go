@@ -59,9 +59,9 @@ type Loop struct {
 	draining atomic.Bool
 
 	mu     sync.Mutex
-	open   map[*connection]struct{} // established; guarded by mu
-	forced error                    // why all were cut off; guarded by mu
-	all    sync.WaitGroup           // of connections, from acceptance to record
+	open   map[*Attempt]struct{} // established; guarded by mu
+	forced error                 // why all were cut off; guarded by mu
+	all    sync.WaitGroup        // of connections, from acceptance to record
 }
 
 // Set makes s apply to every connection accepted from now on, and its limits at
@@ -78,6 +78,10 @@ func (l *Loop) Open() int64 { return int64(l.gate.open()) }
 // Handshakes is how many connections are being set up now.
 func (l *Loop) Handshakes() int64 { return int64(l.gate.inFlight()) }
 
+// Waiting is how many of those have shown who they are and wait for the tunnel
+// to have room.
+func (l *Loop) Waiting() int64 { return int64(l.gate.waiting()) }
+
 // Draining says that no more connections are accepted.
 func (l *Loop) Draining() bool { return l.draining.Load() }
 
@@ -86,11 +90,12 @@ func (l *Loop) Draining() bool { return l.draining.Load() }
 // error that tells how many. It also returns if the listener fails for good.
 func (l *Loop) Run(ctx context.Context) error {
 	// Connections outlive ctx; force ends those that are being set up.
-	connCtx, force := context.WithCancelCause(context.WithoutCancel(ctx))
+	life := context.WithoutCancel(ctx)
+	connCtx, force := context.WithCancelCause(life)
 	defer force(nil)
 	stop := context.AfterFunc(ctx, func() { l.Listener.Close() })
 	defer stop()
-	acceptErr := l.accept(ctx, connCtx)
+	acceptErr := l.accept(ctx, func(a *Attempt) { l.handle(life, connCtx, a) })
 	if ctx.Err() != nil {
 		acceptErr = nil // the listener was closed by us
 	}
@@ -99,18 +104,19 @@ func (l *Loop) Run(ctx context.Context) error {
 	return errors.Join(acceptErr, l.drain(force))
 }
 
-func (l *Loop) accept(ctx, connCtx context.Context) error {
-	var wait time.Duration
+// accept has each connection handled on a goroutine of its own.
+func (l *Loop) accept(ctx context.Context, handle func(*Attempt)) error {
+	var trouble trouble
 	for {
-		if err := l.gate.wait(ctx); err != nil {
-			return err
-		}
 		conn, err := l.Listener.Accept()
 		if err == nil {
-			wait = 0
+			trouble.over()
+			// It waits here as the others do in the kernel's queue, where nothing tells
+			// that there is one. If ctx ends meanwhile, it is one of those to be drained.
+			l.gate.wait(ctx)
 			a := l.attempt(conn)
 			a.settings.Metrics.Accepted()
-			l.all.Go(func() { l.handle(connCtx, a) })
+			l.all.Go(func() { handle(a) })
 			continue
 		}
 		if errors.Is(err, net.ErrClosed) || ctx.Err() != nil {
@@ -118,8 +124,10 @@ func (l *Loop) accept(ctx, connCtx context.Context) error {
 		}
 		// Most likely the process is out of file descriptors: some will be closed.
 		l.settings.Load().Metrics.AcceptError()
-		wait = min(max(2*wait, 5*time.Millisecond), time.Second)
-		l.Log.Warn("cannot accept a connection, trying again", "tunnel", l.settings.Load().Tunnel, "error", err, "wait", wait)
+		wait, tell := trouble.again(time.Now())
+		if tell > 0 {
+			l.Log.Warn("cannot accept connections, trying again", "tunnel", l.settings.Load().Tunnel, "error", err, "times", tell)
+		}
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
@@ -136,62 +144,33 @@ func (l *Loop) attempt(conn net.Conn) *Attempt {
 	return a
 }
 
-// handle sets a connection up and lets it go on without a goroutine.
-func (l *Loop) handle(ctx context.Context, a *Attempt) {
-	ctx, cancel := context.WithTimeout(ctx, a.settings.ConnectTimeout)
-	defer cancel()
-	ctx, evict := context.WithCancelCause(ctx)
-	defer evict(nil)
-	a.evictBy(evict)
-	client, target := a.settings.Handler.Connect(ctx, a)
+// handle sets a connection up, while ctx lasts, and lets it go on without a
+// goroutine. What an established connection holds on to is paid for as long as
+// it is idle: that is why life, which all share, is a context of its own.
+func (l *Loop) handle(life, ctx context.Context, a *Attempt) {
+	client, target := l.connect(ctx, a)
 	if client == nil {
 		l.gate.end(a)
-		l.log(ctx, a)
+		l.log(life, a)
 		return
 	}
 	a.Record.Connected()
 	l.gate.established(a)
 	a.settings.Metrics.Established(a.Record)
-	l.start(context.WithoutCancel(ctx), a, client, target)
+	l.start(life, a, client, target)
 }
 
-// connection is one that is established.
-type connection struct {
-	pipe *pipe.Pipe
-	idle bool // ended because it was silent while draining; guarded by Loop.mu
-}
-
-func (l *Loop) start(ctx context.Context, a *Attempt, client, target *pipe.End) {
-	s := a.settings
-	opt := pipe.Options{IdleTimeout: s.IdleTimeout, CloseTimeout: s.CloseTimeout,
-		Counters: s.Metrics.Counters(peerTrustDomain(a.Record))}
-	if s.CloseAtOnce {
-		opt.CloseTimeout = time.Nanosecond
+func (l *Loop) connect(ctx context.Context, a *Attempt) (client, target *pipe.End) {
+	ctx, cancel := context.WithTimeout(ctx, a.settings.ConnectTimeout)
+	defer cancel()
+	ctx, evict := context.WithCancelCause(ctx)
+	defer evict(nil)
+	a.evictBy(evict)
+	client, target = a.settings.Handler.Connect(ctx, a)
+	if client == nil && context.Cause(ctx) == ErrFlooded {
+		a.Record.End(record.Limited, ErrFlooded) // whatever it was at when it was told
 	}
-	if s.MaxAge > 0 {
-		opt.Deadline = time.Now().Add(s.MaxAge)
-	}
-	l.all.Add(1)
-	c := &connection{}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.open == nil {
-		l.open = map[*connection]struct{}{}
-	}
-	l.open[c] = struct{}{}
-	// done waits for mu, so it can't be over before c.pipe is set.
-	c.pipe = pipe.Start(client, target, opt, func(res pipe.Result) {
-		defer l.all.Done()
-		l.mu.Lock()
-		delete(l.open, c)
-		l.mu.Unlock()
-		l.gate.end(a)
-		a.Record.Piped(res)
-		l.log(ctx, a)
-	})
-	if l.forced != nil {
-		c.pipe.Abort(l.forced)
-	}
+	return client, target
 }
 
 func (l *Loop) log(ctx context.Context, a *Attempt) {
@@ -202,13 +181,6 @@ func (l *Loop) log(ctx context.Context, a *Attempt) {
 	}
 }
 
-func peerTrustDomain(rec *record.Record) string {
-	if rec.Peer.IsZero() {
-		return ""
-	}
-	return rec.Peer.TrustDomain().Name()
-}
-
 // clientName is who connected: UNIX clients rarely have an address.
 func clientName(conn net.Conn) string {
 	if s := conn.RemoteAddr().String(); s != "" && s != "@" {
@@ -216,3 +188,28 @@ func clientName(conn net.Conn) string {
 	}
 	return conn.RemoteAddr().Network()
 }
+
+// trouble is a row of failures to accept.
+type trouble struct {
+	wait   time.Duration // before the next try
+	told   time.Time
+	untold int
+}
+
+// tellEvery is how often failures are logged at most: where connections come and
+// go at the limit of open files, each can be followed by a failure.
+const tellEvery = 5 * time.Second
+
+// again notes a failure. It returns how long to wait, and how many failures are
+// to be told; 0 is for later.
+func (t *trouble) again(now time.Time) (wait time.Duration, tell int) {
+	t.wait = min(max(2*t.wait, 5*time.Millisecond), time.Second)
+	t.untold++
+	if now.Sub(t.told) >= tellEvery {
+		tell, t.told, t.untold = t.untold, now, 0
+	}
+	return t.wait, tell
+}
+
+// over says that a connection was accepted.
+func (t *trouble) over() { t.wait = 0 }

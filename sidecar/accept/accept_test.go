@@ -15,22 +15,25 @@ import (
 	"github.com/lanyard-mtls/lanyard/sidecar/accept"
 	"github.com/lanyard-mtls/lanyard/sidecar/metrics"
 	"github.com/lanyard-mtls/lanyard/sidecar/pipe"
+	"github.com/lanyard-mtls/lanyard/sidecar/poll"
 	"github.com/lanyard-mtls/lanyard/sidecar/record"
 )
 
 const limit = 30 * time.Second
 
 // handler brings connections up as their first byte says: "h" hangs, any other is the name of the peer, whose bytes then
-// come back.
+// come back, but for "d", whose target is down.
 type handler struct {
 	buffers pipe.Buffers
+	poller  *poll.Poller
 	echo    string // address of an echo server
 }
 
 func (h *handler) Connect(ctx context.Context, a *accept.Attempt) (client, target *pipe.End) {
 	name := make([]byte, 1)
 	if _, err := io.ReadFull(a.Conn, name); err != nil || name[0] == 'h' {
-		<-ctx.Done()
+		defer context.AfterFunc(ctx, func() { a.Conn.Close() })()
+		io.Copy(io.Discard, a.Conn)
 		a.Conn.Close()
 		a.Record.End(record.HandshakeTimeout, context.Cause(ctx))
 		return nil, nil
@@ -40,10 +43,17 @@ func (h *handler) Connect(ctx context.Context, a *accept.Attempt) (client, targe
 		a.Conn.Close()
 		return nil, nil
 	}
-	backend, err := net.Dial("tcp", h.echo)
+	backend, err := h.poller.Dial(ctx, "tcp", h.echo, poll.DialOptions{})
+	if err == nil && name[0] == 'd' {
+		backend.Close()
+		err = errors.New("down")
+	}
 	if err != nil {
 		a.Conn.Close()
 		a.Record.End(record.DialFailed, err)
+		if ctx.Err() != nil {
+			a.Record.End(record.Shutdown, context.Cause(ctx))
+		}
 		return nil, nil
 	}
 	in, err := pipe.NewSocket(a.Conn, &h.buffers)
@@ -57,6 +67,7 @@ func (h *handler) Connect(ctx context.Context, a *accept.Attempt) (client, targe
 // rig is a running Loop.
 type rig struct {
 	t      *testing.T
+	full   accept.Settings
 	addr   string
 	loop   *accept.Loop
 	cancel context.CancelFunc
@@ -84,11 +95,19 @@ func (r *rig) Handle(_ context.Context, rec slog.Record) error {
 func start(t *testing.T, s accept.Settings) *rig {
 	t.Helper()
 	goroutines := runtime.NumGoroutine()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	poller, err := poll.New(poll.Config{Loops: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Handler, s.Tunnel, s.Direction, s.Target = &handler{echo: echo(t)}, "test", record.Inbound, "echo"
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := poller.Listener(tcp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Handler, s.Tunnel, s.Direction, s.Target = &handler{poller: poller, echo: echo(t)}, "test", record.Inbound, "echo"
 	s.Metrics = metrics.New(metrics.Config{}).Tunnel("test", record.Inbound)
 	if s.ConnectTimeout == 0 {
 		s.ConnectTimeout = limit
@@ -96,7 +115,7 @@ func start(t *testing.T, s accept.Settings) *rig {
 	if s.ShutdownTimeout == 0 {
 		s.ShutdownTimeout = limit
 	}
-	r := &rig{t: t, addr: l.Addr().String(), ended: make(chan error, 1)}
+	r := &rig{t: t, full: s, addr: l.Addr().String(), ended: make(chan error, 1)}
 	r.changed = sync.NewCond(&r.mu)
 	r.loop = &accept.Loop{Listener: l, Log: slog.New(r)}
 	r.loop.Set(&s)
@@ -106,6 +125,7 @@ func start(t *testing.T, s accept.Settings) *rig {
 	t.Cleanup(func() {
 		cancel()
 		r.wait()
+		poller.Close()
 		for deadline := time.Now().Add(limit); runtime.NumGoroutine() > goroutines+4; runtime.Gosched() {
 			if time.Now().After(deadline) {
 				buf := make([]byte, 1<<20)
@@ -114,6 +134,13 @@ func start(t *testing.T, s accept.Settings) *rig {
 		}
 	})
 	return r
+}
+
+// set changes the limits.
+func (r *rig) set(l accept.Limits) {
+	s := r.full
+	s.Limits = l
+	r.loop.Set(&s)
 }
 
 // wait waits for Run to end and returns what it returned.
@@ -191,11 +218,13 @@ func gone(t *testing.T, c net.Conn) {
 	}
 }
 
+// echo is the address of a server that sends back what comes, and ends when its client does, but for one that ends with "!".
 func echo(t *testing.T) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+	over := make(chan struct{})
 	var all sync.WaitGroup
 	all.Go(func() {
 		for {
@@ -205,11 +234,16 @@ func echo(t *testing.T) string {
 			}
 			all.Go(func() {
 				defer c.Close()
-				io.Copy(c, c)
+				if said, err := io.ReadAll(io.TeeReader(c, c)); err == nil && strings.HasSuffix(string(said), "!") {
+					<-over
+				}
 			})
 		}
 	})
-	t.Cleanup(func() { l.Close() })
+	t.Cleanup(func() {
+		l.Close()
+		close(over)
+	})
 	return l.Addr().String()
 }
 
@@ -252,7 +286,7 @@ func TestGap26HandshakeFloodGivesWay(t *testing.T) {
 	}
 	expect(t, r.connect("btwo"), "two")
 	for _, cause := range r.causes(3)[:3] {
-		if !strings.Contains(cause, "too many handshakes in flight") {
+		if !strings.HasPrefix(cause, "refused: limit: ") || !strings.Contains(cause, "too many handshakes in flight") {
 			t.Error(cause)
 		}
 	}

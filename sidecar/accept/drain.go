@@ -35,7 +35,12 @@ func (l *Loop) drain(force context.CancelCauseFunc) error {
 		case now := <-tick:
 			l.endIdle(now, s.DrainIdle)
 		case <-deadline.C:
-			err := fmt.Errorf("shutdown timeout: %s passed with %d connections still open: closed them", s.ShutdownTimeout, l.Open())
+			left := l.Open()
+			if left == 0 {
+				<-done // there are at most records to be written
+				return nil
+			}
+			err := fmt.Errorf("shutdown timeout: %s passed with %d connections still open: closed them", s.ShutdownTimeout, left)
 			force(err)
 			l.abort(err)
 			<-done
@@ -48,10 +53,10 @@ func (l *Loop) drain(force context.CancelCauseFunc) error {
 func (l *Loop) endIdle(now time.Time, limit time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for c := range l.open {
-		if !c.idle && now.Sub(c.pipe.Active()) >= limit {
-			c.idle = true
-			c.pipe.Abort(errIdle)
+	for a := range l.open {
+		if !a.idle && now.Sub(a.pipe.Active()) >= limit {
+			a.idle = true
+			a.pipe.Abort(errIdle)
 		}
 	}
 }
@@ -61,7 +66,7 @@ func (l *Loop) abort(cause error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.forced = cause
-	for c := range l.open {
-		c.pipe.Abort(cause)
+	for a := range l.open {
+		a.pipe.Abort(cause)
 	}
 }

@@ -4,18 +4,16 @@ import (
 	"container/list"
 	"context"
 	"errors"
-	"fmt"
-	"net"
 	"sync"
 	"time"
-
-	"github.com/lanyard-mtls/lanyard/sidecar/record"
 )
 
 // Limits bound what a tunnel's clients can make it hold; 0 is no limit.
 type Limits struct {
 	// Connections are those established. Beyond it nothing is accepted: clients
-	// wait in the kernel's queue.
+	// wait in the kernel's queue. Those that were accepted before it was reached
+	// get their turn in the order in which they showed who they are, and are
+	// refused where that takes longer than the connect timeout.
 	Connections int
 	// PerPeer are those of one peer identity. Beyond it they are refused.
 	PerPeer int
@@ -31,79 +29,23 @@ const evictAge = time.Second
 // ErrFlooded is the cause of a context that ended because newer handshakes needed the place.
 var ErrFlooded = errors.New("given up: too many handshakes in flight (limits.handshakes)")
 
-// Attempt is a connection from its acceptance on.
-type Attempt struct {
-	// Conn is the accepted socket.
-	Conn net.Conn
-	// Record is what will be told about the connection.
-	Record *record.Record
-
-	gate     *gate
-	settings *Settings
-
-	// Guarded by gate.mu.
-	place    *list.Element // among the handshakes in flight; nil once established or ended
-	admitted bool
-	peer     string // counted for; empty if for nobody
-	evict    context.CancelCauseFunc
-}
-
-// Admit counts the connection for its peer, which a.Record names and which has
-// proved who it is. It waits for its turn where the tunnel is full. If it
-// returns false, the record says why.
-func (a *Attempt) Admit(ctx context.Context) bool {
-	if err := a.gate.admit(ctx, a, peerOf(a.Record)); err != nil {
-		a.Record.End(record.Limited, err)
-		return false
-	}
-	return true
-}
-
-func peerOf(rec *record.Record) string {
-	if !rec.Peer.IsZero() {
-		return rec.Peer.String()
-	}
-	return rec.PeerSubject
-}
-
-func (a *Attempt) evictBy(f context.CancelCauseFunc) {
-	a.gate.mu.Lock()
-	defer a.gate.mu.Unlock()
-	a.evict = f
-}
-
 // gate counts a tunnel's connections and holds them to its limits.
 type gate struct {
 	mu         sync.Mutex
 	limits     Limits         // guarded by mu
 	handshakes list.List      // of *Attempt, oldest first; guarded by mu
+	turns      list.List      // of *turn: who waits to be admitted, first come first; guarded by mu
 	admitted   int            // guarded by mu
 	settled    int            // established; guarded by mu
 	peers      map[string]int // guarded by mu
-	changed    chan struct{}  // closed when there may be room; nil if nobody waits; guarded by mu
+	changed    chan struct{}  // closed when there may be room for one more; nil if nobody waits for that; guarded by mu
 }
 
 func (g *gate) setLimits(limits Limits) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.limits = limits
-	g.wake()
-}
-
-// wake tells those that wait; mu is held.
-func (g *gate) wake() {
-	if g.changed != nil {
-		close(g.changed)
-		g.changed = nil
-	}
-}
-
-// waiting returns what the next wake closes; mu is held.
-func (g *gate) waiting() <-chan struct{} {
-	if g.changed == nil {
-		g.changed = make(chan struct{})
-	}
-	return g.changed
+	g.changes()
 }
 
 func (g *gate) open() int {
@@ -118,12 +60,18 @@ func (g *gate) inFlight() int {
 	return g.handshakes.Len()
 }
 
-// wait waits until one more connection may be accepted.
-func (g *gate) wait(ctx context.Context) error {
+func (g *gate) waiting() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.turns.Len()
+}
+
+// wait waits until there is room for one more connection, or ctx ends.
+func (g *gate) wait(ctx context.Context) {
 	for {
 		changed, evict := g.full(time.Now())
 		if changed == nil {
-			return nil
+			return
 		}
 		var timer <-chan time.Time
 		if evict > 0 {
@@ -133,7 +81,7 @@ func (g *gate) wait(ctx context.Context) error {
 		case <-changed:
 		case <-timer:
 		case <-ctx.Done():
-			return ctx.Err()
+			return
 		}
 	}
 }
@@ -143,8 +91,8 @@ func (g *gate) wait(ctx context.Context) error {
 func (g *gate) full(now time.Time) (changed <-chan struct{}, evict time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.limits.Connections > 0 && g.admitted >= g.limits.Connections {
-		return g.waiting(), 0
+	if g.limits.Connections > 0 && g.admitted+g.turns.Len() >= g.limits.Connections {
+		return g.change(), 0
 	}
 	if g.limits.Handshakes == 0 || g.handshakes.Len() < g.limits.Handshakes {
 		return nil, 0
@@ -156,13 +104,31 @@ func (g *gate) full(now time.Time) (changed <-chan struct{}, evict time.Duration
 		}
 		age := now.Sub(a.Record.Start)
 		if age < evictAge {
-			return g.waiting(), evictAge - age
+			return g.change(), evictAge - age
 		}
 		a.evict(ErrFlooded)
 		a.evict = nil
 		break
 	}
-	return g.waiting(), evictAge
+	return g.change(), evictAge
+}
+
+// change returns what the next change closes; mu is held.
+func (g *gate) change() <-chan struct{} {
+	if g.changed == nil {
+		g.changed = make(chan struct{})
+	}
+	return g.changed
+}
+
+// changes admits those whose turn it is now, and tells who waits for room; mu is
+// held.
+func (g *gate) changes() {
+	g.takeTurns()
+	if g.changed != nil {
+		close(g.changed)
+		g.changed = nil
+	}
 }
 
 func (g *gate) begin(a *Attempt) {
@@ -171,69 +137,35 @@ func (g *gate) begin(a *Attempt) {
 	a.place = g.handshakes.PushBack(a)
 }
 
-func (g *gate) admit(ctx context.Context, a *Attempt, peer string) error {
-	for {
-		changed, err := g.tryAdmit(a, peer)
-		if changed == nil {
-			return err
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return fmt.Errorf("the tunnel is full: %d connections (limits.connections)", a.settings.Limits.Connections)
-		}
-	}
-}
-
-func (g *gate) tryAdmit(a *Attempt, peer string) (<-chan struct{}, error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.limits.PerPeer > 0 && peer != "" && g.peers[peer] >= g.limits.PerPeer {
-		return nil, fmt.Errorf("%s has %d connections open already (limits.per_peer)", peer, g.peers[peer])
-	}
-	if g.limits.Connections > 0 && g.admitted >= g.limits.Connections {
-		return g.waiting(), nil
-	}
-	a.admitted = true
-	g.admitted++
-	if peer != "" {
-		if g.peers == nil {
-			g.peers = map[string]int{}
-		}
-		g.peers[peer]++
-		a.peer = peer
-	}
-	return nil, nil
-}
-
 // established takes a from among the handshakes.
 func (g *gate) established(a *Attempt) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.leave(a)
 	g.settled++
+	g.leave(a)
 }
 
 // end forgets a, whatever it had come to.
 func (g *gate) end(a *Attempt) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if a.place != nil {
-		g.leave(a)
-	} else {
-		g.settled--
-	}
 	if a.admitted {
 		g.admitted--
 		g.forget(a.peer)
 	}
-	g.wake()
+	if a.place != nil {
+		g.leave(a)
+		return
+	}
+	g.settled--
+	g.changes()
 }
 
+// leave takes a from among the handshakes; mu is held.
 func (g *gate) leave(a *Attempt) {
 	g.handshakes.Remove(a.place)
 	a.place, a.evict = nil, nil
-	g.wake()
+	g.changes()
 }
 
 func (g *gate) forget(peer string) {
