@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -81,6 +82,7 @@ func (s *Sidecar) Run(ctx context.Context) (err error) {
 	if err := s.begin(running, support, &helpers); err != nil {
 		return err
 	}
+	debug.FreeOSMemory() // what starting took is not needed again for long
 	select {
 	case <-ctx.Done():
 	case err = <-s.failures:
