@@ -81,6 +81,7 @@ func TestReloadIsAllOrNothing(t *testing.T) {
 		"cert.pem": testca.PEM(svid.Certificates[0]), "key.pem": testca.KeyPEM(t, svid.PrivateKey),
 		"one.pem": testca.PEM(ca.Cert), "two.json": jwks(t, "two.test"),
 	}
+	twice := testca.PEM(ca.Cert, testca.New(t, "one.test").Cert)
 	restore := func() {
 		for name, data := range good {
 			f.write(name, data)
@@ -104,11 +105,14 @@ func TestReloadIsAllOrNothing(t *testing.T) {
 		"authority as certificate":   {"cert.pem", testca.PEM(ca.Cert), "cert %: the private key belongs to none"},
 		"key missing":                {"key.pem", nil, "key %: no such file or directory"},
 		"key empty":                  {"key.pem", []byte{}, "key %: holds no PEM private key"},
-		"key cut off":                {"key.pem", good["key.pem"][:60], "key %: holds no PEM private key"},
+		"key cut off":                {"key.pem", good["key.pem"][:60], "key %: 1 of 1 PEM blocks is damaged"},
 		"another's key":              {"key.pem", testca.KeyPEM(t, other.PrivateKey), "the private key belongs to none"},
 		"bundle missing":             {"one.pem", nil, "trust_bundle %: no such file or directory"},
 		"bundle empty":               {"one.pem", []byte{}, "trust_bundle %: as the bundle of one.test: holds no PEM certificate"},
 		"bundle garbage":             {"one.pem", []byte("garbage"), "trust_bundle %: as the bundle of one.test: holds no PEM certificate"},
+		"bundle half written":        {"one.pem", twice[:len(twice)-30], "as the bundle of one.test: 1 of 2 PEM blocks is damaged"},
+		"another's authority":        {"one.pem", testca.PEM(ca.Cert, testca.New(t, "two.test").Cert), "an authority of trust domain two.test"},
+		"SPIFFE bundle of another":   {"two.json", jwks(t, "one.test"), "an authority of trust domain one.test"},
 		"SPIFFE bundle garbage":      {"two.json", []byte("{"), "trust_bundle %: as the SPIFFE bundle of two.test: "},
 		"SPIFFE bundle empty":        {"two.json", []byte(`{"keys":[]}`), "trust_bundle %: the SPIFFE bundle of two.test has no X.509 authority"},
 		"SPIFFE bundle without keys": {"two.json", []byte(`{}`), "trust_bundle %: "},

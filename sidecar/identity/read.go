@@ -199,13 +199,27 @@ func parseBundle(td spiffeid.TrustDomain, data []byte) (*x509bundle.Bundle, erro
 		if len(b.X509Authorities()) == 0 {
 			return nil, fmt.Errorf("the SPIFFE bundle of %s has no X.509 authority", td)
 		}
-		return b.X509Bundle(), nil
+		return b.X509Bundle(), foreign(td, b.X509Authorities())
 	}
 	authorities, err := parseAuthorities(data)
 	if err != nil {
 		return nil, fmt.Errorf("as the bundle of %s: %w", td, err)
 	}
-	return x509bundle.FromX509Authorities(td, authorities), nil
+	return x509bundle.FromX509Authorities(td, authorities), foreign(td, authorities)
+}
+
+// foreign returns an error about the first authority that says it is another trust domain's (X.509-SVID, section 3.1). One
+// file for all trust domains would let each of them vouch for the others.
+func foreign(td spiffeid.TrustDomain, authorities []*x509.Certificate) error {
+	for _, a := range authorities {
+		for _, uri := range a.URIs {
+			if id, err := spiffeid.FromURI(uri); err == nil && id.TrustDomain() != td {
+				return fmt.Errorf("as the bundle of %s: there is an authority of trust domain %s in it, which could vouch for everybody in %s: give each its own file",
+					td, id.TrustDomain(), td)
+			}
+		}
+	}
+	return nil
 }
 
 func parseAuthorities(data []byte) ([]*x509.Certificate, error) {

@@ -16,8 +16,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-
-	"software.sslmate.com/src/go-pkcs12"
 )
 
 // maxSize is the most that is read of a file, in bytes.
@@ -124,18 +122,6 @@ func Parse(path string, data []byte, password string) (Contents, error) {
 		return Contents{}, fmt.Errorf("as %s: %w", format, err)
 	}
 	return c, nil
-}
-
-func parsePKCS12(data []byte, password string) (Contents, error) {
-	key, leaf, others, err := pkcs12.DecodeChain(data, password)
-	if errors.Is(err, pkcs12.ErrIncorrectPassword) {
-		return Contents{}, errPassword
-	}
-	if err != nil {
-		return Contents{}, err
-	}
-	signer, err := usable(key)
-	return Contents{Certificates: append([]*x509.Certificate{leaf}, others...), Key: signer}, err
 }
 
 var errPassword = errors.New("the password is wrong, or the file is damaged")

@@ -136,6 +136,32 @@ func TestUnusableKeystores(t *testing.T) {
 	}
 }
 
+// What Go's decoder can't read it skips: a list of authorities would be shorter than what was meant.
+func TestDamagedPEM(t *testing.T) {
+	whole := string(read(t, "ec.pem"))
+	block := func(kind string) string {
+		end := "-----END " + kind + "-----\n"
+		from := whole[strings.Index(whole, "-----BEGIN "+kind):]
+		return from[:strings.Index(from, end)+len(end)]
+	}
+	key, cert := block("PRIVATE KEY"), block("CERTIFICATE")
+	for name, tt := range map[string]struct{ data, want string }{
+		"cut off":              {cert + cert[:len(cert)-20], "1 of 2 PEM blocks is damaged"},
+		"no base64":            {cert[:80] + "!" + cert[80:] + cert, "1 of 2 PEM blocks is damaged"},
+		"other end":            {strings.Replace(cert, "END CERT", "END XCERT", 1) + cert, "1 of 2 PEM blocks is damaged"},
+		"two":                  {cert[:80] + "!" + cert[80:] + key[:90], "2 of 2 PEM blocks are damaged"},
+		"Windows":              {strings.ReplaceAll(cert+key, "\n", "\r\n"), ""},
+		"text between":         {"Bag Attributes\n" + cert + "a comment about -----BEGIN CERTIFICATE-----\n" + key + "end", ""},
+		"no line end":          {strings.TrimSpace(cert + key), ""},
+		"spaces after a begin": {strings.Replace(cert, "CERTIFICATE-----", "CERTIFICATE-----  ", 1), ""},
+	} {
+		c, err := ParsePEM([]byte(tt.data))
+		if tt.want == "" && (err != nil || len(c.Certificates) != 1) || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("%s: %d certificates, %v, want %q", name, len(c.Certificates), err, tt.want)
+		}
+	}
+}
+
 func TestDetect(t *testing.T) {
 	tests := []struct {
 		path, data string

@@ -1,6 +1,7 @@
 package keystore
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/x509"
 	"encoding/pem"
@@ -33,14 +34,17 @@ func ParseKey(data []byte) (crypto.Signer, error) {
 
 func isKey(kind string) bool { return kind == "PRIVATE KEY" || strings.HasSuffix(kind, " PRIVATE KEY") }
 
-// parsePEM reads the blocks of the wanted types.
+// parsePEM reads the blocks of the wanted types. One that is damaged, of whatever type, is an error: package pem passes over
+// it, and of a list that is only half written the first half would be taken for all.
 func parsePEM(data []byte, wanted func(kind string) bool) (Contents, error) {
 	var c Contents
+	blocks, read := begun(data), 0
 	for {
 		var block *pem.Block
 		if block, data = pem.Decode(data); block == nil {
-			return c, nil
+			break
 		}
+		read++
 		if !wanted(block.Type) {
 			continue
 		}
@@ -48,6 +52,24 @@ func parsePEM(data []byte, wanted func(kind string) bool) (Contents, error) {
 			return Contents{}, err
 		}
 	}
+	switch damaged := blocks - read; {
+	case damaged == 1:
+		return Contents{}, fmt.Errorf("1 of %d PEM blocks is damaged, or not written to its end: write the file again", blocks)
+	case damaged > 1:
+		return Contents{}, fmt.Errorf("%d of %d PEM blocks are damaged: write the file again", damaged, blocks)
+	}
+	return c, nil
+}
+
+// begun is how many PEM blocks have a first line in data.
+func begun(data []byte) int {
+	n := 0
+	for line := range bytes.Lines(data) {
+		if bytes.HasPrefix(line, []byte("-----BEGIN")) {
+			n++
+		}
+	}
+	return n
 }
 
 func (c *Contents) add(block *pem.Block) error {
