@@ -100,8 +100,7 @@ func (f *fileFlags) run(ctx context.Context) error {
 	}
 	return cli.WithLog(first.log, f.env.Stdout, func(log *slog.Logger) error {
 		watch := filewatch.New(log, f.config)
-		s, err := f.start(first, log)
-		if err != nil {
+		if first, err = f.settings(); err != nil { // what is watched from here on is what is started with
 			return err
 		}
 		changed := make(chan struct{}, 1)
@@ -114,20 +113,15 @@ func (f *fileFlags) run(ctx context.Context) error {
 				log.Warn("the configuration file is not watched", "error", err)
 			}
 		}()
-		reload := func(ctx context.Context) error { return f.reload(ctx, s, log) }
-		return first.inFile(serve(ctx, s, reloader{log: log, reload: reload, hangup: hangup, changed: changed}))
+		first.cfg.Log, first.cfg.Deps = log, parts(log, nil)
+		if first.cfg.Notify, err = notify.FromEnv(f.env.Getenv); err != nil {
+			log.Warn(err.Error())
+		}
+		reload := func(s *sidecar.Sidecar) func(context.Context) error {
+			return func(ctx context.Context) error { return f.reload(ctx, s, log) }
+		}
+		return first.inFile(serve(ctx, first.cfg, reloader{log: log, hangup: hangup, changed: changed}, reload))
 	})
-}
-
-// start makes the sidecar of settings.
-func (f *fileFlags) start(c settings, log *slog.Logger) (*sidecar.Sidecar, error) {
-	var err error
-	c.cfg.Log, c.cfg.Deps = log, parts(log, nil)
-	if c.cfg.Notify, err = notify.FromEnv(f.env.Getenv); err != nil {
-		log.Warn(err.Error())
-	}
-	s, err := sidecar.New(c.cfg)
-	return s, c.inFile(err)
 }
 
 // reload reads the file again and has s do what it says.

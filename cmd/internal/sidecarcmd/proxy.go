@@ -78,14 +78,11 @@ func (o *options) run(ctx context.Context, mode sidecar.Mode, flags []flag) erro
 		if cfg.Notify, err = notify.FromEnv(o.env.Getenv); err != nil {
 			log.Warn(err.Error())
 		}
-		s, err := sidecar.New(cfg)
-		if err != nil {
-			return o.inFlags(flags, err)
-		}
 		for _, note := range notes {
 			log.Info(note)
 		}
-		return o.inFlags(flags, serve(ctx, s, reloader{log: log, reload: s.ReloadFiles, hangup: hangup, every: o.timedReload}))
+		files := func(s *sidecar.Sidecar) func(context.Context) error { return s.ReloadFiles }
+		return o.inFlags(flags, serve(ctx, cfg, reloader{log: log, hangup: hangup, every: o.timedReload}, files))
 	})
 }
 

@@ -25,13 +25,27 @@ func hangups() (got <-chan os.Signal, stop func()) {
 	return ch, func() { signal.Stop(ch) }
 }
 
-// serve runs s until ctx ends and its connections have, and reloads meanwhile.
-func serve(ctx context.Context, s *sidecar.Sidecar, r reloader) error {
+// serve runs the sidecar of cfg until ctx ends and its connections have, and reloads meanwhile: from when everything listens, so
+// that no signal comes too early to count.
+func serve(ctx context.Context, cfg sidecar.Config, r reloader, reload func(*sidecar.Sidecar) func(context.Context) error) error {
+	ready := make(chan struct{})
+	cfg.Ready = func(sidecar.Addrs) { close(ready) }
+	s, err := sidecar.New(cfg)
+	if err != nil {
+		return err
+	}
+	r.reload = reload(s)
 	reloading, end := context.WithCancel(ctx)
 	var beside sync.WaitGroup
 	defer beside.Wait()
 	defer end()
-	beside.Go(func() { r.run(reloading) })
+	beside.Go(func() {
+		select {
+		case <-ready:
+			r.run(reloading)
+		case <-reloading.Done():
+		}
+	})
 	return s.Run(ctx)
 }
 

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/lanyard-mtls/lanyard/internal/hclconf"
 	"github.com/lanyard-mtls/lanyard/sidecar/setting"
@@ -126,17 +128,39 @@ func (o *options) flagWords(flags []flag, problem string) string {
 	return problem
 }
 
-// words is e with another name for its setting.
+// words is e with another name for its setting, in one line.
 func words(name string, e *setting.Error) string {
+	problem := strings.Map(oneLine, e.Problem)
 	if e.Value != "" {
-		return name + " " + e.Value + ": " + e.Problem
+		return name + " " + shown(e.Value) + ": " + problem
 	}
 	for _, verb := range []string{"is ", "was ", "excludes ", "needs ", "belongs ", "has ", "goes "} {
-		if strings.HasPrefix(e.Problem, verb) {
-			return name + " " + e.Problem
+		if strings.HasPrefix(problem, verb) {
+			return name + " " + problem
 		}
 	}
-	return name + ": " + e.Problem
+	return name + ": " + problem
+}
+
+// maxShown is how much of a value is worth showing, in bytes.
+const maxShown = 200
+
+// shown is a value as a message can show it.
+func shown(value string) string {
+	if len(value) > maxShown {
+		value = value[:maxShown] + "…"
+	}
+	if strings.ContainsFunc(value, func(r rune) bool { return !unicode.IsPrint(r) || r == unicode.ReplacementChar }) {
+		return strconv.Quote(value)
+	}
+	return value
+}
+
+func oneLine(r rune) rune {
+	if unicode.IsControl(r) {
+		return ' '
+	}
+	return r
 }
 
 // keyPaths are where the settings are in a file, by key: in its tunnel, or at the top. Those not named here are at the top of
