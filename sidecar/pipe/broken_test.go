@@ -127,7 +127,7 @@ func TestAbort(t *testing.T) {
 		_, err := io.ReadFull(r.far, make([]byte, 1))
 		check(t, err)
 		why := errors.New("time is up")
-		r.cancel(why)
+		r.pipe.Abort(why)
 		if res := r.wait(t); res.Cause != Aborted || res.Err != why || res.Forward != 1 {
 			t.Errorf("%+v", res)
 		}

@@ -28,7 +28,6 @@ func (s *Socket) closeAfterAlert() {
 func (s *Socket) Reset() {
 	// It was closed already, or is now.
 	_ = s.Conn.Reset()
-	s.closeLone()
 }
 
 // resetAfterFlush is Reset once the other end has all that was written.

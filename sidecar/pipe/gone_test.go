@@ -58,7 +58,7 @@ func TestAbortWhileDelivering(t *testing.T) {
 	r := newRig(t, tcp, tls13)
 	answerEarly(t, r)
 	why := errors.New("time is up")
-	r.cancel(why)
+	r.pipe.Abort(why)
 	if res := r.wait(t); res.Cause != Aborted || res.Err != why {
 		t.Errorf("%+v", res)
 	}

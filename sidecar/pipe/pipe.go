@@ -4,7 +4,6 @@
 package pipe
 
 import (
-	"context"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -156,14 +155,4 @@ func (p *Pipe) Active() time.Time {
 		return time.Time{}
 	}
 	return p.loop.Time(p.active.Load())
-}
-
-// Join is Start for a caller that waits. The end of ctx aborts the pipe, with its
-// cause.
-func Join(ctx context.Context, a, b *End) Result {
-	result := make(chan Result, 1)
-	p := Start(a, b, Options{}, func(res Result) { result <- res })
-	stop := context.AfterFunc(ctx, func() { p.Abort(context.Cause(ctx)) })
-	defer stop()
-	return <-result
 }

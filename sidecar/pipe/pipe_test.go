@@ -168,7 +168,7 @@ func TestTLSReadsOnAfterWouldBlock(t *testing.T) {
 	for _, version := range []kind{tls12, tls13} {
 		for _, serves := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, near serves %v", version, serves), func(t *testing.T) {
-				r := newRigWith(t, version, tcp, func(n *nearEnd) {
+				r := newRigWith(t, version, tcp, Options{}, func(n *nearEnd) {
 					n.conn, n.serves = trickler{n.conn}, serves
 					n.client.ClientSessionCache = tls.NewLRUClientSessionCache(1)
 				})

@@ -1,7 +1,6 @@
 package pipe
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -21,13 +20,13 @@ import (
 type rig struct {
 	near, far net.Conn
 	buffers   *Buffers
+	pipe      *Pipe
 	result    chan Result
-	cancel    context.CancelCauseFunc
 }
 
-func newRig(t *testing.T, a, b kind) *rig {
+func newRig(t testing.TB, a, b kind) *rig {
 	t.Helper()
-	return newRigWith(t, a, b, func(*nearEnd) {})
+	return newRigWith(t, a, b, Options{}, func(*nearEnd) {})
 }
 
 // nearEnd is a near end that speaks TLS, before its handshake.
@@ -37,29 +36,33 @@ type nearEnd struct {
 	serves         bool // the near end is the TLS server, and the pipe's the client
 }
 
-// newRigWith is newRig with the near end changed.
-func newRigWith(t *testing.T, a, b kind, change func(*nearEnd)) *rig {
+// newRigWith is newRig with limits, and the near end changed.
+func newRigWith(t testing.TB, a, b kind, opt Options, change func(*nearEnd)) *rig {
 	t.Helper()
-	buffers := new(Buffers)
-	poller := newPoller(t)
-	near, aEnd := link(t, poller, a, buffers, change)
-	far, bEnd := link(t, poller, b, buffers, func(*nearEnd) {})
-	ctx, cancel := context.WithCancelCause(t.Context())
-	r := &rig{near: near, far: far, buffers: buffers, result: make(chan Result, 1), cancel: cancel}
+	return newRigIn(t, newPoller(t), a, b, opt, change)
+}
+
+// newRigIn is newRigWith in a Poller that may have others.
+func newRigIn(t testing.TB, poller *poll.Poller, a, b kind, opt Options, change func(*nearEnd)) *rig {
+	t.Helper()
+	r := &rig{buffers: new(Buffers), result: make(chan Result, 1)}
+	var aEnd, bEnd *End
+	r.near, aEnd = link(t, poller, a, r.buffers, change)
+	r.far, bEnd = link(t, poller, b, r.buffers, func(*nearEnd) {})
 	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		r.result <- Join(ctx, aEnd, bEnd)
-	}()
+	r.pipe = Start(aEnd, bEnd, opt, func(res Result) {
+		r.result <- res
+		close(done)
+	})
 	t.Cleanup(func() {
-		cancel(nil)
-		near.Close()
-		far.Close()
+		r.pipe.Abort(nil)
+		r.near.Close()
+		r.far.Close()
 		<-done
 	})
 	deadline := time.Now().Add(time.Minute)
-	near.SetDeadline(deadline)
-	far.SetDeadline(deadline)
+	r.near.SetDeadline(deadline)
+	r.far.SetDeadline(deadline)
 	return r
 }
 
@@ -72,7 +75,7 @@ func newPoller(t testing.TB) *poll.Poller {
 }
 
 // link connects a far end to an End of a pipe.
-func link(t *testing.T, poller *poll.Poller, k kind, buffers *Buffers, change func(*nearEnd)) (net.Conn, *End) {
+func link(t testing.TB, poller *poll.Poller, k kind, buffers *Buffers, change func(*nearEnd)) (net.Conn, *End) {
 	t.Helper()
 	network, address := "tcp", "127.0.0.1:0"
 	if k == uds {
@@ -81,7 +84,9 @@ func link(t *testing.T, poller *poll.Poller, k kind, buffers *Buffers, change fu
 		t.Cleanup(func() { os.RemoveAll(dir) })
 		network, address = "unix", filepath.Join(dir, "s")
 	}
-	listener, err := net.Listen(network, address)
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false)
+	listener, err := lc.Listen(t.Context(), network, address)
 	check(t, err)
 	l, err := poller.Listener(listener)
 	check(t, err)
@@ -109,7 +114,7 @@ func link(t *testing.T, poller *poll.Poller, k kind, buffers *Buffers, change fu
 	return near, TLS(sock, end)
 }
 
-func configs(t *testing.T, k kind) (client, server *tls.Config) {
+func configs(t testing.TB, k kind) (client, server *tls.Config) {
 	t.Helper()
 	svid := testca.New(t, "one.test").SVID(t, "spiffe://one.test/a")
 	version := uint16(tls.VersionTLS13)
@@ -128,12 +133,12 @@ func check(t testing.TB, err error) {
 	}
 }
 
-func closeWrite(t *testing.T, c net.Conn) {
+func closeWrite(t testing.TB, c net.Conn) {
 	t.Helper()
 	check(t, c.(interface{ CloseWrite() error }).CloseWrite())
 }
 
-func (r *rig) wait(t *testing.T) Result {
+func (r *rig) wait(t testing.TB) Result {
 	t.Helper()
 	select {
 	case res := <-r.result:
@@ -153,7 +158,7 @@ func eachPair(t *testing.T, f func(t *testing.T, a, b kind)) {
 	}
 }
 
-func mustWrite(t *testing.T, c net.Conn, s string) {
+func mustWrite(t testing.TB, c net.Conn, s string) {
 	t.Helper()
 	_, err := io.WriteString(c, s)
 	check(t, err)
@@ -164,6 +169,16 @@ func raw(c net.Conn) *net.TCPConn {
 		return t.NetConn().(*net.TCPConn)
 	}
 	return c.(*net.TCPConn)
+}
+
+// eventually waits for what there is no event for.
+func eventually(t testing.TB, otherwise string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !holds(); runtime.Gosched() {
+		if time.Now().After(deadline) {
+			t.Fatal(otherwise)
+		}
+	}
 }
 
 func isAlert(err error) bool {

@@ -1,6 +1,7 @@
 package pipe
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"syscall"
@@ -29,15 +30,13 @@ type Socket struct {
 	out    *buffer // gathered, not written yet
 	outErr error   // what the last write said
 	reset  bool    // a write was told of a reset
-
-	lone *poll.Poller // see adopt
 }
 
-// NewSocket wraps conn, which should be a *poll.Conn.
+// NewSocket wraps conn, which must be a *poll.Conn.
 func NewSocket(conn net.Conn, buffers *Buffers) (*Socket, error) {
 	c, ok := conn.(*poll.Conn)
 	if !ok {
-		return adopt(conn, buffers)
+		return nil, fmt.Errorf("connection of type %T is in no event loop", conn)
 	}
 	return &Socket{Conn: c, buffers: buffers}, nil
 }

@@ -56,6 +56,23 @@ func (p *Poller) Listener(l net.Listener) (*Listener, error) {
 	return out, nil
 }
 
+// another returns another descriptor of a socket of package net.
+func another(owner any) (int, error) {
+	sc, ok := owner.(syscall.Conn)
+	if !ok {
+		return 0, fmt.Errorf("type %T has no file descriptor", owner)
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	fd, dupErr := 0, error(nil)
+	if err := raw.Control(func(old uintptr) { fd, dupErr = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) }); err != nil {
+		return 0, err
+	}
+	return fd, os.NewSyscallError("fcntl", dupErr)
+}
+
 // madeHere tells a socket of this process from one that was handed to it: the
 // kernel keeps who called listen.
 func madeHere(fd int) bool {

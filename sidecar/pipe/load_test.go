@@ -1,0 +1,166 @@
+package pipe
+
+import (
+	"errors"
+	"io"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/lanyard-mtls/lanyard/sidecar/poll"
+)
+
+// Connections that are busy without end, all in one loop, leave the others their
+// turn.
+func TestBusyOnesLeaveOthersTheirTurn(t *testing.T) {
+	poller, err := poll.New(poll.Config{Loops: 1})
+	check(t, err)
+	t.Cleanup(func() { check(t, poller.Close()) })
+	for _, p := range [][2]kind{{tls13, tcp}, {tcp, tls13}, {tcp, tcp}} {
+		busy := newRigIn(t, poller, p[0], p[1], Options{}, func(*nearEnd) {})
+		go func() {
+			for b := make([]byte, 1<<20); ; {
+				if _, err := busy.near.Write(b); err != nil {
+					return
+				}
+			}
+		}()
+		go io.Copy(io.Discard, busy.far)
+	}
+	r := newRigIn(t, poller, tls13, tcp, Options{}, func(*nearEnd) {})
+	one := make([]byte, 1)
+	start := time.Now()
+	for range 200 {
+		mustWrite(t, r.near, "x")
+		_, err := io.ReadFull(r.far, one)
+		check(t, err)
+		mustWrite(t, r.far, "y")
+		_, err = io.ReadFull(r.near, one)
+		check(t, err)
+	}
+	if took := time.Since(start); took > 20*time.Second { // 100 ms each, on a machine that has other things to do
+		t.Errorf("200 round trips took %v", took)
+	}
+}
+
+// However much an end sends that the other one does not read, the pipe keeps one
+// buffer of it each way.
+func TestBackPressureKeepsOneBuffer(t *testing.T) {
+	for _, p := range [][2]kind{{tls13, tcp}, {tcp, tls13}, {tls13, uds}, {tcp, tcp}} {
+		t.Run(string(p[0])+"-"+string(p[1]), func(t *testing.T) {
+			t.Parallel() // it mostly waits
+			r := newRig(t, p[0], p[1])
+			deadline := time.Now().Add(300 * time.Millisecond)
+			r.near.SetWriteDeadline(deadline)
+			r.far.SetWriteDeadline(deadline)
+			var ends sync.WaitGroup
+			for _, end := range []io.Writer{r.near, r.far} {
+				ends.Go(func() {
+					for b := make([]byte, 1<<20); ; {
+						if _, err := end.Write(b); err != nil {
+							return
+						}
+					}
+				})
+			}
+			ends.Wait()
+			r.pipe.mu.Lock()
+			defer r.pipe.mu.Unlock()
+			// One waits to be written; of TLS, another one may hold what was not decrypted yet.
+			if held := r.buffers.held.Load(); held < 1 || held > 4 {
+				t.Errorf("%d buffers held", held)
+			}
+			for _, w := range r.pipe.ways {
+				if out := w.dst.sock.out; out != nil && cap(out.data) > bufferSize {
+					t.Errorf("%d bytes are kept", cap(out.data))
+				}
+			}
+		})
+	}
+}
+
+// Pipes that are aborted while bytes move, while they end, and more than once, all
+// end, once.
+func TestAbortAtAnyTime(t *testing.T) {
+	poller := newPoller(t)
+	for i := range 60 {
+		p := pairs[i%len(pairs)]
+		r := newRigIn(t, poller, p[0], p[1], Options{}, func(*nearEnd) {})
+		var ends sync.WaitGroup
+		for _, end := range []io.ReadWriter{r.near, r.far} {
+			ends.Go(func() {
+				for b := make([]byte, 10_000); ; {
+					if _, err := end.Write(b); err != nil {
+						return
+					}
+				}
+			})
+			ends.Go(func() { io.Copy(io.Discard, end) })
+		}
+		switch i % 4 {
+		case 1:
+			if p[0] != uds {
+				raw(r.near).SetLinger(0)
+			}
+			r.near.Close()
+		case 2:
+			time.Sleep(time.Duration(i) * 100 * time.Microsecond)
+		}
+		why := errors.New("enough")
+		for range 3 {
+			ends.Go(func() { r.pipe.Abort(why) })
+		}
+		res := r.wait(t)
+		ends.Wait()
+		if i%4 != 1 && (res.Cause != Aborted || res.Err != why) {
+			t.Errorf("%+v", res)
+		}
+		r.pipe.Abort(why) // after the end
+		if n := r.buffers.held.Load(); n != 0 {
+			t.Errorf("%d buffers held", n)
+		}
+	}
+}
+
+// An established connection has no goroutine.
+func TestNoGoroutine(t *testing.T) {
+	poller := newPoller(t)
+	before := runtime.NumGoroutine()
+	for range 5 {
+		for _, p := range pairs {
+			r := newRigIn(t, poller, p[0], p[1], Options{IdleTimeout: time.Hour}, func(*nearEnd) {})
+			mustWrite(t, r.near, "x")
+			_, err := io.ReadFull(r.far, make([]byte, 1))
+			check(t, err)
+		}
+	}
+	eventually(t, "there are goroutines", func() bool { return runtime.NumGoroutine() <= before })
+}
+
+// BenchmarkIdle tells what the two ends of an idle connection take, without the
+// kernel's share: the pipe's, of which one is TLS, and crypto/tls's own.
+func BenchmarkIdle(b *testing.B) {
+	const n = 1000
+	for range b.N {
+		poller := newPoller(b)
+		before := memory()
+		rigs := make([]*rig, n)
+		for i := range rigs {
+			rigs[i] = newRigIn(b, poller, tls13, tcp, Options{}, func(*nearEnd) {})
+			mustWrite(b, rigs[i].near, "x")
+			_, err := io.ReadFull(rigs[i].far, make([]byte, 1))
+			check(b, err)
+		}
+		b.ReportMetric(float64(memory()-before)/n, "B/conn")
+		runtime.KeepAlive(rigs)
+	}
+}
+
+func memory() uint64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapInuse + m.StackInuse
+}
