@@ -2,8 +2,12 @@ package integration
 
 import (
 	"context"
+	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -13,63 +17,180 @@ import (
 )
 
 var (
-	consoleBlock = regexp.MustCompile("(?s)```console\n(.*?)```")
-	remark       = regexp.MustCompile(` +#.*`)
-	loopback     = regexp.MustCompile(`127\.0\.0\.1:\d+`)
+	fenced   = regexp.MustCompile("(?s)```(\\w+) ?([^\n]*)\n(.*?)```")
+	remark   = regexp.MustCompile(` +#.*`)
+	loopback = regexp.MustCompile(`127\.0\.0\.1:\d+`)
 )
 
-// readmeCommands are the lines a reader would type, in order.
-func readmeCommands(t *testing.T) []string {
+// page is what of a document can be run.
+type page struct {
+	files    map[string]string // of blocks that begin with ```LANGUAGE NAME
+	commands []command         // of ```console blocks, in order
+	samples  []string          // ```hcl blocks that are whole configurations of a sidecar
+}
+
+// command is a line that a reader would type, and lines of what it then says.
+type command struct {
+	line string
+	says []string
+}
+
+func readPage(t *testing.T, name string) page {
 	t.Helper()
-	text, err := os.ReadFile("../README.md")
+	text, err := os.ReadFile(filepath.Join("..", name))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var commands []string
-	for _, block := range consoleBlock.FindAllStringSubmatch(string(text), -1) {
-		for line := range strings.Lines(block[1]) {
-			if command, ok := strings.CutPrefix(line, "$ "); ok {
-				commands = append(commands, strings.TrimSpace(remark.ReplaceAllString(command, "")))
-			}
+	p := page{files: map[string]string{}}
+	for _, block := range fenced.FindAllStringSubmatch(string(text), -1) {
+		language, name, content := block[1], block[2], block[3]
+		if language == "console" {
+			p.console(content)
+			continue
+		}
+		if name != "" {
+			p.files[name] = content
+		}
+		if language == "hcl" && strings.Contains(content, "tunnel \"") {
+			p.samples = append(p.samples, content)
 		}
 	}
-	if len(commands) == 0 {
-		t.Fatal("no commands in README.md")
+	if len(p.commands) == 0 {
+		t.Fatalf("no commands in %s", name)
 	}
-	return commands
+	return p
 }
 
-// TestReadmeCommandsWork types what the README says, with free ports in place of those it names.
-func TestReadmeCommandsWork(t *testing.T) {
-	t.Parallel()
-	s := harness.NewStage(t, bin)
-	ports := map[string]string{"127.0.0.1:8000": s.WebServer(greeting)}
-	var out string
-	for _, command := range readmeCommands(t) {
-		command = loopback.ReplaceAllStringFunc(command, func(addr string) string {
+func (p *page) console(content string) {
+	for line := range strings.Lines(content) {
+		line = strings.TrimSpace(line)
+		if typed, ok := strings.CutPrefix(line, "$ "); ok {
+			p.commands = append(p.commands, command{line: strings.TrimSpace(remark.ReplaceAllString(typed, ""))})
+		} else if last := len(p.commands) - 1; last >= 0 && line != "" && line != "..." {
+			p.commands[last].says = append(p.commands[last].says, line)
+		}
+	}
+}
+
+// play writes the files and types the commands, with free ports in place of those it names, but for those in ports. A command
+// is tried until it succeeds or, if the page shows its output, until it says that. It returns what the last one said.
+func (p page) play(s *harness.Stage, ports map[string]string) (out string) {
+	s.Helper()
+	here := func(text string) string {
+		return loopback.ReplaceAllStringFunc(text, func(addr string) string {
 			if ports[addr] == "" {
 				ports[addr] = s.Addr()
 			}
 			return ports[addr]
 		})
-		command = strings.Replace(command, "lanyard up", "lanyard up -serverPort 0", 1)
-		shell := func(ctx context.Context, command string) *exec.Cmd {
-			cmd := exec.CommandContext(ctx, "sh", "-c", command)
-			cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "SPIFFE_ENDPOINT_SOCKET=",
-				"LANYARD_STATE_DIR="+s.Path("state"), "LANYARD_RUN_DIR="+s.Path("run"))
-			return cmd
-		}
-		if service, ok := strings.CutSuffix(command, "&"); ok {
-			s.StartCmd(service, shell(context.WithoutCancel(t.Context()), "exec "+service))
+	}
+	for name, text := range p.files {
+		s.WriteFile(name, here(text))
+	}
+	shell := func(ctx context.Context, line string) *exec.Cmd {
+		cmd := exec.CommandContext(ctx, "sh", "-c", line)
+		cmd.Dir = s.Dir
+		cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "SPIFFE_ENDPOINT_SOCKET=",
+			"LANYARD_STATE_DIR="+s.Path("state"), "LANYARD_RUN_DIR="+s.Path("run"))
+		return cmd
+	}
+	for _, c := range p.commands {
+		line := strings.Replace(here(c.line), "lanyard up", "lanyard up -serverPort 0", 1)
+		if service, ok := strings.CutSuffix(line, "&"); ok {
+			s.StartCmd(service, shell(context.WithoutCancel(s.Context()), "exec "+service))
 			continue
 		}
-		s.Until(20*time.Second, command, func(ctx context.Context) error {
-			text, err := shell(ctx, command).Output()
+		s.Until(20*time.Second, line, func(ctx context.Context) error {
+			text, err := shell(ctx, line).Output()
 			out = string(text)
+			for _, want := range c.says {
+				if !strings.Contains(out, here(want)) {
+					return fmt.Errorf("no word of %q in %q, %v", here(want), out, err)
+				}
+			}
+			if len(c.says) > 0 {
+				return nil
+			}
 			return err
 		})
 	}
+	return out
+}
+
+// TestReadmeCommandsWork types what the README says.
+func TestReadmeCommandsWork(t *testing.T) {
+	t.Parallel()
+	s := harness.NewStage(t, bin)
+	out := readPage(t, "README.md").play(s, map[string]string{"127.0.0.1:8000": s.WebServer(greeting)})
 	if out != greeting {
 		t.Errorf("the last command got %q, want %q", out, greeting)
+	}
+}
+
+// TestSidecarGuideCommandsWork types what the sidecar's guide says.
+func TestSidecarGuideCommandsWork(t *testing.T) {
+	t.Parallel()
+	s := harness.NewStage(t, bin)
+	readPage(t, "docs/guides/sidecar.md").play(s, map[string]string{"127.0.0.1:8000": s.WebServer(greeting)})
+}
+
+// TestSidecarGuideSamplesAreValid checks each configuration that the guide shows.
+func TestSidecarGuideSamplesAreValid(t *testing.T) {
+	t.Parallel()
+	s := harness.NewStage(t, bin)
+	for i, sample := range readPage(t, "docs/guides/sidecar.md").samples {
+		file := s.WriteFile(fmt.Sprintf("sample%d.hcl", i), sample)
+		if out, err := exec.Command(s.SidecarBinary(), "validate", "-config", file).CombinedOutput(); err != nil {
+			t.Errorf("%s\n%s", out, sample)
+		}
+	}
+}
+
+// TestGuideCloseTimeoutCountsSilence: an answer that takes longer than the close timeout, but never pauses for so long, is
+// whole. With ghostunnel it is cut.
+func TestGuideCloseTimeoutCountsSilence(t *testing.T) {
+	t.Parallel()
+	s := newSVIDs(t)
+	const answer = "an answer that takes its time"
+	over := make(chan struct{})
+	target := serve(t, func(conn *net.TCPConn) {
+		question, _ := io.ReadAll(conn)
+		if string(question) == "never" {
+			<-over
+			return
+		}
+		for _, letter := range []byte(answer) {
+			<-time.After(100 * time.Millisecond)
+			if _, err := conn.Write([]byte{letter}); err != nil {
+				return
+			}
+		}
+	})
+	t.Cleanup(func() { close(over) })
+	server := s.sidecar("server", "server", target, "--allow-uri", s.id("client"))
+	client := s.sidecar("client", "client", server.Listen, "--verify-uri", s.id("server"), "--close-timeout", "2s")
+	server.Probed(1)
+	ask := func(question string) (string, error) {
+		conn := open(t, client.Listen)
+		if _, err := io.WriteString(conn, question); err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(conn)
+		return string(got), err
+	}
+	if got, err := ask("slowly"); got != answer || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	if got, _ := ask("never"); got != "" {
+		t.Errorf("%q", got)
+	}
+	records := connections(t, client, 2)
+	for i, want := range []string{"closed", "close timeout"} {
+		if i < len(records) && records[i]["cause"] != want {
+			t.Errorf("cause %q, want %q: %v", records[i]["cause"], want, records[i])
+		}
 	}
 }
