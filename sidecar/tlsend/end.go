@@ -111,7 +111,13 @@ func (e *End) Handshake(ctx context.Context, sock *pipe.Socket, id *identity.Ide
 		return nil, false
 	}
 	if !e.ask {
+		// The configuration that many connections share can't tell what it decided about this one.
 		decision = e.cfg.Policy.Decide(ctx, e.request(id, rec.Peer, state, ""))
+	}
+	if !decision.Allowed {
+		// verify has refused such a peer already. This holds should a configuration ever leave it out.
+		e.fail(ctx, sock, rec, state, refused(rec.Peer, decision))
+		return nil, false
 	}
 	rec.Rule = decision.Rule
 	return conn, true

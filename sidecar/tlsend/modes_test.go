@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -146,6 +147,22 @@ func TestWebCertificates(t *testing.T) {
 				t.Errorf("server %+v", s)
 			}
 		})
+	}
+}
+
+// The decision that a connection begins with is the last one asked for, whichever that is.
+func TestNobodyPassesWithoutADecision(t *testing.T) {
+	ca := testca.New(t, "one.test")
+	r := newRig(t)
+	from, to := r.svids(ca.SVID(t, "spiffe://one.test/a"), ca), r.svids(ca.SVID(t, "spiffe://one.test/b"), ca)
+	var asked atomic.Int32
+	fickle := policyFunc(func(policy.Request) policy.Decision {
+		return policy.Decision{Allowed: asked.Add(1) == 1, Reason: "changed my mind"}
+	})
+	c, s := meet(t, r, tlsend.Config{Policy: allowAll(t)}, tlsend.Config{Policy: fickle}, from, to)
+	wantCause(t, s, record.Refused, "refused spiffe://one.test/a: changed my mind")
+	if c.Cause == record.Closed || s.PeerClaimed {
+		t.Errorf("client %+v, server %+v", c, s)
 	}
 }
 

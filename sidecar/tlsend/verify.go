@@ -28,9 +28,13 @@ func (e *End) verify(ctx context.Context, id *identity.Identity, cs tls.Connecti
 	}
 	d := e.cfg.Policy.Decide(ctx, e.request(id, peer, cs, clientAddr))
 	if !d.Allowed {
-		return d, &mtls.RefusedError{ID: peer, Reason: errors.New(d.Reason)}
+		return d, refused(peer, d)
 	}
 	return d, nil
+}
+
+func refused(peer spiffeid.ID, d policy.Decision) error {
+	return &mtls.RefusedError{ID: peer, Reason: errors.New(d.Reason)}
 }
 
 // request is what the policy is asked about a verified peer.
