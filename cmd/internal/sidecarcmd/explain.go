@@ -9,11 +9,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/url"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
 	"github.com/lanyard-mtls/lanyard/internal/cli"
 	"github.com/lanyard-mtls/lanyard/internal/cli/suggest"
@@ -130,26 +133,51 @@ func (f *explainFlags) request(t sidecar.Tunnel) (r policy.Request, err error) {
 			return r, cli.Usagef("-own %q is no SPIFFE ID: %v", f.own, err)
 		}
 	}
-	switch {
-	case f.peer != "":
-		if r.Peer, err = spiffeid.FromString(f.peer); err != nil {
-			return r, cli.Usagef("-peer %q is no SPIFFE ID: %v", f.peer, err)
-		}
-	case f.cert == "":
+	if f.peer == "" && f.cert == "" {
 		return r, cli.Usagef("-peer is missing: give the SPIFFE ID to ask about, or its certificate with -cert")
 	}
-	if f.cert == "" {
-		return r, nil
-	}
-	if r.Certificate, err = readCertificate(f.cert); err != nil {
-		return r, fmt.Errorf("-cert %s: %w", f.cert, err)
-	}
-	if r.Peer.IsZero() && len(r.Certificate.URIs) == 1 {
-		if id, err := spiffeid.FromURI(r.Certificate.URIs[0]); err == nil {
-			r.Peer = id
+	var id spiffeid.ID
+	if f.peer != "" {
+		if id, err = spiffeid.FromString(f.peer); err != nil {
+			return r, cli.Usagef("-peer %q is no SPIFFE ID: %v", f.peer, err)
 		}
 	}
-	return r, nil
+	if f.cert != "" {
+		if r.Certificate, err = readCertificate(f.cert); err != nil {
+			return r, fmt.Errorf("-cert %s: %w", f.cert, err)
+		}
+	}
+	if f.cert == "" && len(t.Policy.Pins) > 0 {
+		return r, cli.Usagef("-cert is missing: this tunnel knows its peers by their public key")
+	}
+	return r, f.named(&r, id, verifiesSVIDs(t))
+}
+
+// verifiesSVIDs says that t knows its peers by SPIFFE ID. To others, it is one of the names in a certificate.
+func verifiesSVIDs(t sidecar.Tunnel) bool {
+	return len(t.Policy.Pins) == 0 && (t.Identity.WorkloadAPI != "" || len(t.Identity.TrustBundles) > 0)
+}
+
+// named puts id, or else that of the certificate, into r as the handshake would.
+func (f *explainFlags) named(r *policy.Request, id spiffeid.ID, svids bool) error {
+	switch {
+	case svids && r.Certificate != nil:
+		of, err := x509svid.IDFromCert(r.Certificate)
+		if err != nil {
+			return fmt.Errorf("-cert %s is no X.509-SVID, which this tunnel wants: %w", f.cert, err)
+		}
+		if !id.IsZero() && id != of {
+			return cli.Usagef("-peer %s and -cert %s, which is that of %s: drop one", id, f.cert, of)
+		}
+		r.Peer = of
+	case svids:
+		r.Peer = id
+	case r.Certificate == nil:
+		r.Certificate = &x509.Certificate{URIs: []*url.URL{id.URL()}}
+	case !id.IsZero() && !slices.ContainsFunc(r.Certificate.URIs, func(u *url.URL) bool { return u.String() == id.String() }):
+		return cli.Usagef("-peer %s is not among the names in -cert %s: drop one", id, f.cert)
+	}
+	return nil
 }
 
 // maxCertificate bounds a file with certificates, in bytes.
