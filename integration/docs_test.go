@@ -134,14 +134,16 @@ func TestSidecarGuideCommandsWork(t *testing.T) {
 	readPage(t, "docs/guides/sidecar.md").play(s, map[string]string{"127.0.0.1:8000": s.WebServer(greeting)})
 }
 
-// TestSidecarGuideSamplesAreValid checks each configuration that the guide shows.
-func TestSidecarGuideSamplesAreValid(t *testing.T) {
+// TestSidecarSamplesOfDocumentsAreValid checks each configuration that they show.
+func TestSidecarSamplesOfDocumentsAreValid(t *testing.T) {
 	t.Parallel()
 	s := harness.NewStage(t, bin)
-	for i, sample := range readPage(t, "docs/guides/sidecar.md").samples {
-		file := s.WriteFile(fmt.Sprintf("sample%d.hcl", i), sample)
-		if out, err := exec.Command(s.SidecarBinary(), "validate", "-config", file).CombinedOutput(); err != nil {
-			t.Errorf("%s\n%s", out, sample)
+	for _, name := range []string{"README.md", "docs/guides/sidecar.md"} {
+		for i, sample := range readPage(t, name).samples {
+			file := s.WriteFile(fmt.Sprintf("sample%d.hcl", i), sample)
+			if out, err := exec.Command(s.SidecarBinary(), "validate", "-config", file).CombinedOutput(); err != nil {
+				t.Errorf("%s: %v\n%s\n%s", name, err, out, sample)
+			}
 		}
 	}
 }
