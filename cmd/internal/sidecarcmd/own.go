@@ -132,7 +132,11 @@ func (f *fileFlags) reload(ctx context.Context, s *sidecar.Sidecar, log *slog.Lo
 		return err
 	}
 	next.cfg.Log, next.cfg.Deps = log, parts(log, nil)
-	return next.inFile(s.Reload(ctx, next.cfg))
+	if err := s.Reload(ctx, next.cfg); err != nil {
+		return next.inFile(err)
+	}
+	warn(log, next.cfg.Tunnels)
+	return nil
 }
 
 // inFile words err by file and line, if any of it is about a setting.

@@ -34,6 +34,7 @@ func serve(ctx context.Context, cfg sidecar.Config, r reloader, reload func(*sid
 	if err != nil {
 		return err
 	}
+	warn(r.log, cfg.Tunnels)
 	r.reload = reload(s)
 	reloading, end := context.WithCancel(ctx)
 	var beside sync.WaitGroup
