@@ -27,6 +27,9 @@ func (s *Sidecar) beyondSandbox(cfg Config) error {
 	if s.confined == nil {
 		return nil
 	}
+	if cfg.usesPKCS11() {
+		return setting.Errorf("pkcs11_module", "", "may need anything, and the sandbox was shut at the start: restart")
+	}
 	missing := s.confined.Missing(cfg.sandboxRules())
 	if len(missing) == 0 {
 		return nil

@@ -4,30 +4,28 @@ import (
 	"cmp"
 	"context"
 	"net"
-	"time"
 
 	"github.com/lanyard-mtls/lanyard/sidecar/inbound"
 	"github.com/lanyard-mtls/lanyard/sidecar/listen"
 	"github.com/lanyard-mtls/lanyard/sidecar/outbound"
 	"github.com/lanyard-mtls/lanyard/sidecar/poll"
 	"github.com/lanyard-mtls/lanyard/sidecar/proxyproto"
-	"github.com/lanyard-mtls/lanyard/sidecar/setting"
 	"github.com/lanyard-mtls/lanyard/sidecar/status"
 	"github.com/lanyard-mtls/lanyard/sidecar/tlsend"
 	"github.com/lanyard-mtls/lanyard/sidecar/via"
 )
 
-// dialFunc connects to a tunnel's target.
-type dialFunc func(context.Context) (net.Conn, error)
+// dialFunc connects to a tunnel's target, for the connection near, or for nobody.
+type dialFunc = func(ctx context.Context, near net.Conn) (net.Conn, error)
 
 // prepareHandler makes what brings up the connections of a tunnel.
-func (s *Sidecar) prepareHandler(ctx context.Context, next *planned, src *source) error {
+func (s *Sidecar) prepareHandler(next *planned, src *source) error {
 	t := next.cfg
 	target, err := listen.Parse("target", t.Target)
 	if err != nil {
 		return err
 	}
-	dial, err := s.dialer(ctx, t, target)
+	dial, err := s.dialer(t, target)
 	if err != nil {
 		return err
 	}
@@ -45,9 +43,10 @@ func (s *Sidecar) prepareHandler(ctx context.Context, next *planned, src *source
 	if err != nil {
 		return err
 	}
-	check := status.DialProbe(dial)
+	probed := func(ctx context.Context) (net.Conn, error) { return dial(ctx, nil) }
+	check := status.DialProbe(probed)
 	if t.TargetStatus != "" {
-		check = status.HTTPProbe(t.TargetStatus, dial)
+		check = status.HTTPProbe(t.TargetStatus, probed)
 	}
 	next.probe = status.NewProbe(check, t.ConnectTimeout)
 	next.handler = inbound.New(inbound.Config{Identity: src, TLS: tlsend.NewServer(ends), Dial: dial, Buffers: &s.buffers,
@@ -64,29 +63,24 @@ func host(a listen.Address) string {
 	return h
 }
 
-// resolveTimeout bounds the look-up of a target's name at the start.
-const resolveTimeout = 10 * time.Second
-
-// dialer returns what connects to the target. A name that can't be resolved now
-// is an error, as ghostunnel has it, unless a proxy is to resolve it.
-func (s *Sidecar) dialer(ctx context.Context, t Tunnel, target listen.Address) (dialFunc, error) {
-	opt := poll.DialOptions{KeepAlive: t.KeepAlive, UserTimeout: t.UserTimeout}
-	direct := func(ctx context.Context, network, address string) (net.Conn, error) {
-		return s.poller.Dial(ctx, network, address, opt)
-	}
-	if t.Via != "" {
-		proxy, err := via.Parse("via", t.Via)
-		if err != nil {
-			return nil, err
-		}
-		return func(ctx context.Context) (net.Conn, error) { return proxy.Dial(ctx, direct, target.Address) }, nil
-	}
-	if name := host(target); target.Network == listen.TCP && !t.SkipResolve && net.ParseIP(name) == nil && name != "" {
-		ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
-		defer cancel()
-		if _, err := net.DefaultResolver.LookupHost(ctx, name); err != nil {
-			return nil, setting.Errorf("target", t.Target, "can't be resolved: %w; mend the name, or set skip_resolve", err)
+// dialer returns what connects to the target.
+func (s *Sidecar) dialer(t Tunnel, target listen.Address) (dialFunc, error) {
+	direct := func(near net.Conn) via.DialFunc {
+		opt := poll.DialOptions{KeepAlive: t.KeepAlive, UserTimeout: t.UserTimeout, Near: near}
+		return func(ctx context.Context, network, address string) (net.Conn, error) {
+			return s.poller.Dial(ctx, network, address, opt)
 		}
 	}
-	return func(ctx context.Context) (net.Conn, error) { return direct(ctx, target.Network, target.Address) }, nil
+	if t.Via == "" {
+		return func(ctx context.Context, near net.Conn) (net.Conn, error) {
+			return direct(near)(ctx, target.Network, target.Address)
+		}, nil
+	}
+	proxy, err := via.Parse("via", t.Via)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context, near net.Conn) (net.Conn, error) {
+		return proxy.Dial(ctx, direct(near), target.Address)
+	}, nil
 }

@@ -38,11 +38,11 @@ func (s *Sidecar) show() {
 	v := &view{}
 	at := map[string]int{}
 	for _, c := range s.cfg.Tunnels {
-		addr, err := listen.Parse("listen", c.Listen)
+		socket, _, err := c.socket()
 		if err != nil {
 			continue
 		}
-		t := s.tunnels[addr.Key()]
+		t := s.tunnels[socket]
 		v.tunnels = append(v.tunnels, viewed{c, t.loop, t.probe})
 		key := c.Identity.SourceKey()
 		i, ok := at[key]
@@ -54,6 +54,7 @@ func (s *Sidecar) show() {
 		v.identities[i].tunnels = append(v.identities[i].tunnels, c.Name)
 	}
 	s.view.Store(v)
+	s.endIfNobodyServes()
 }
 
 func (s *Sidecar) tunnelStatus() []status.Tunnel {

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/lanyard-mtls/lanyard/sidecar/accept"
 	"github.com/lanyard-mtls/lanyard/sidecar/policy"
+	"github.com/lanyard-mtls/lanyard/sidecar/record"
 	"github.com/lanyard-mtls/lanyard/sidecar/setting"
 )
 
@@ -17,15 +19,41 @@ var ErrNotRunning = errors.New("the sidecar is not running")
 // nothing. Listeners whose address stays keep their socket, and all connections
 // go on under the settings that they began with. Tunnels that are gone finish
 // their connections, for cfg.ShutdownTimeout at most. Certificates, bundles and
-// policies are read again.
+// policies are read again; of those, each is taken over by itself.
+//
+// Of cfg, what belongs to the process stays as it was at the start: Deps, Log,
+// Notify, Ready, Revision and Sandbox.
 func (s *Sidecar) Reload(ctx context.Context, cfg Config) error {
+	if s.view.Load() == nil {
+		return ErrNotRunning
+	}
+	// Names may take seconds to resolve: who wants to look or to stop waits for no lock meanwhile.
+	cfg, err := s.checked(ctx, cfg)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.running == nil || s.running.Err() != nil {
 		return ErrNotRunning
 	}
 	s.status.Reloading()
-	return s.reloaded(s.apply(ctx, cfg))
+	if err == nil {
+		err = s.apply(ctx, cfg)
+	}
+	return s.reloaded(err)
+}
+
+// checked returns cfg as it would be used, or all that is wrong with it.
+func (s *Sidecar) checked(ctx context.Context, cfg Config) (Config, error) {
+	if err := cfg.Validate(); err != nil {
+		return cfg, err
+	}
+	cfg = cfg.withDefaults()
+	var has []Tunnel
+	if v := s.view.Load(); v != nil {
+		for _, t := range v.tunnels {
+			has = append(has, t.cfg)
+		}
+	}
+	return cfg, cfg.resolveTargets(ctx, has)
 }
 
 // ReloadFailed tells that a configuration could not even be read: all goes on as
@@ -39,12 +67,9 @@ func (s *Sidecar) reloaded(err error) error {
 	return err
 }
 
-// apply is Reload, but for telling of it; s.mu is held.
+// apply is Reload with a configuration that is valid; s.mu is held.
 func (s *Sidecar) apply(ctx context.Context, cfg Config) error {
-	if err := cfg.Validate(); err != nil {
-		return err
-	}
-	cfg = cfg.withDefaults()
+	cfg.Deps, cfg.Log, cfg.Notify, cfg.Ready, cfg.Revision, cfg.Sandbox = s.cfg.Deps, s.cfg.Log, s.cfg.Notify, s.cfg.Ready, s.cfg.Revision, s.cfg.Sandbox
 	if err := s.fixed(cfg); err != nil {
 		return err
 	}
@@ -54,12 +79,12 @@ func (s *Sidecar) apply(ctx context.Context, cfg Config) error {
 	}
 	// What stays may have new content. If it can't be read, the old is still good.
 	for key, src := range next.sources {
-		if s.sources[key] != nil {
+		if s.sources[key] == src {
 			err = errors.Join(err, src.Reload(ctx))
 		}
 	}
 	if err != nil {
-		return errors.Join(err, next.undo())
+		return errors.Join(err, s.undo(ctx, next))
 	}
 	s.commit(next)
 	return nil
@@ -99,8 +124,8 @@ func (s *Sidecar) fixed(cfg Config) error {
 // commit puts a plan into use. Nothing in it can fail. s.mu is held.
 func (s *Sidecar) commit(p *plan) {
 	for key, src := range p.sources {
-		if s.sources[key] == nil {
-			s.startSource(src)
+		if s.sources[key] != src {
+			src.run(s.support, func() { s.giveUp(src) })
 		}
 	}
 	gone := s.tunnels
@@ -119,30 +144,16 @@ func (s *Sidecar) commit(p *plan) {
 		}
 	}
 	for _, t := range gone {
-		s.retire(t)
+		s.retire(p.cfg, t)
 	}
+	s.metrics.Retain(p.cfg.has)
 	for key, src := range s.sources {
-		if p.sources[key] == nil {
-			src.stop()
+		if p.sources[key] != src {
+			src.stop(s.support)
 		}
 	}
 	s.sources, s.cfg = p.sources, p.cfg
 	s.show()
-}
-
-func (s *Sidecar) startSource(src *source) {
-	ctx, cancel := context.WithCancel(s.support)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		if err := src.Run(ctx); err != nil && ctx.Err() == nil {
-			s.fail(fmt.Errorf("identity: %w", err))
-		}
-	}()
-	src.stop = func() {
-		cancel()
-		<-done
-	}
 }
 
 // settings are those of t, whose configuration is one of cfg's.
@@ -174,22 +185,18 @@ func (s *Sidecar) start(t *tunnel) {
 	}()
 }
 
-// retire ends a tunnel that is not in the configuration any more.
-func (s *Sidecar) retire(t *tunnel) {
+// retire ends a tunnel that cfg does not have any more.
+func (s *Sidecar) retire(cfg Config, t *tunnel) {
 	s.log.Info("tunnel removed", "tunnel", t.cfg.Name, "connections", t.loop.Open())
+	t.loop.Set(s.settings(cfg, t)) // it drains for as long as cfg says
 	t.stop()
+	// Not only soon: the next configuration may have its address again. That it is
+	// closed by now, or being closed, is no matter.
+	_ = t.loop.Listener.Close()
 	s.draining.Go(func() {
 		if err := <-t.done; err != nil {
 			s.log.Warn("tunnel removed", "tunnel", t.cfg.Name, "error", err)
 		}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		for _, other := range s.tunnels {
-			if other.cfg.Name == t.cfg.Name && other.cfg.Mode == t.cfg.Mode {
-				return // it moved to another address
-			}
-		}
-		s.metrics.Remove(t.cfg.Name, t.cfg.Mode.Direction())
 	})
 }
 
@@ -199,4 +206,9 @@ func (s *Sidecar) fail(err error) {
 	case s.failures <- err:
 	default: // it is ending already
 	}
+}
+
+// has reports whether a tunnel of that name and direction is configured.
+func (c Config) has(name string, d record.Direction) bool {
+	return slices.ContainsFunc(c.Tunnels, func(t Tunnel) bool { return t.Name == name && t.Mode.Direction() == d })
 }

@@ -79,8 +79,16 @@ func (s *Sidecar) Run(ctx context.Context) (err error) {
 	defer stop()
 	running, end := context.WithCancel(ctx)
 	defer end()
-	if err := s.begin(running, support, &helpers); err != nil {
+	cfg, err := s.checked(ctx, s.cfg)
+	if err != nil {
 		return err
+	}
+	addrs, err := s.begin(cfg, running, support, &helpers)
+	if err != nil {
+		return err
+	}
+	if cfg.Ready != nil {
+		cfg.Ready(addrs)
 	}
 	debug.FreeOSMemory() // what starting took is not needed again for long
 	select {
@@ -91,19 +99,19 @@ func (s *Sidecar) Run(ctx context.Context) (err error) {
 }
 
 // begin binds every listener and serves once all are bound.
-func (s *Sidecar) begin(running, support context.Context, helpers *sync.WaitGroup) error {
+func (s *Sidecar) begin(cfg Config, running, support context.Context, helpers *sync.WaitGroup) (Addrs, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	next, err := s.prepare(running, s.cfg)
+	next, err := s.prepare(running, cfg)
 	if err != nil {
-		return err
+		return Addrs{}, err
 	}
 	statusListener, err := s.bindStatus(running)
 	if err != nil {
-		return errors.Join(err, next.undo())
+		return Addrs{}, errors.Join(err, s.undo(running, next))
 	}
 	if err := s.confine(); err != nil {
-		return errors.Join(err, next.undo(), closeIf(statusListener))
+		return Addrs{}, errors.Join(err, s.undo(running, next), closeIf(statusListener))
 	}
 	s.running, s.support = running, support
 	if statusListener != nil {
@@ -118,10 +126,7 @@ func (s *Sidecar) begin(running, support context.Context, helpers *sync.WaitGrou
 	s.status.Listening()
 	s.awaitIdentities(support, helpers)
 	helpers.Go(func() { s.watchdog(support) })
-	if s.cfg.Ready != nil {
-		s.cfg.Ready(s.addrs(statusListener))
-	}
-	return nil
+	return s.addrs(statusListener), nil
 }
 
 func closeIf(l net.Listener) error {
@@ -131,8 +136,8 @@ func closeIf(l net.Listener) error {
 	return l.Close()
 }
 
-// awaitIdentities ends the sidecar if an identity does not come in time; s.mu is
-// held.
+// awaitIdentities ends the sidecar if an identity does not come in time, unless
+// it is not wanted any more by then; s.mu is held.
 func (s *Sidecar) awaitIdentities(ctx context.Context, helpers *sync.WaitGroup) {
 	limit := s.cfg.IdentityTimeout
 	if limit == 0 {
@@ -142,6 +147,7 @@ func (s *Sidecar) awaitIdentities(ctx context.Context, helpers *sync.WaitGroup) 
 		helpers.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, limit)
 			defer cancel()
+			defer context.AfterFunc(src.life, cancel)()
 			if _, err := src.Wait(ctx); err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 				s.fail(fmt.Errorf("no identity within %s: %w", limit, err))
 			}
@@ -182,7 +188,7 @@ func (s *Sidecar) shutDown(end context.CancelFunc) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, src := range s.sources {
-		src.stop()
+		src.stop(s.support)
 	}
 	s.log.Info("stopped")
 	return errors.Join(errs...)

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/lanyard-mtls/lanyard/sidecar/pipe"
-	"github.com/lanyard-mtls/lanyard/sidecar/record"
 )
 
 // start has the bytes of an established connection moved. Its first ones may be
@@ -27,7 +26,7 @@ func (l *Loop) start(life context.Context, a *Attempt, client, target *pipe.End)
 func (a *Attempt) options() pipe.Options {
 	s := a.settings
 	opt := pipe.Options{IdleTimeout: s.IdleTimeout, CloseTimeout: s.CloseTimeout,
-		Counters: s.Metrics.Counters(peerTrustDomain(a.Record))}
+		Counters: s.Metrics.Counters(a.Record)}
 	if s.CloseAtOnce {
 		opt.CloseTimeout = time.Nanosecond
 	}
@@ -66,11 +65,4 @@ func (l *Loop) leave(a *Attempt) {
 	defer l.mu.Unlock()
 	a.over, a.pipe = true, nil
 	delete(l.open, a)
-}
-
-func peerTrustDomain(rec *record.Record) string {
-	if rec.Peer.IsZero() {
-		return ""
-	}
-	return rec.Peer.TrustDomain().Name()
 }

@@ -28,8 +28,8 @@ type Identity interface {
 type Config struct {
 	Identity Identity
 	TLS      *tlsend.End
-	// Dial connects to the target: a TCP or UNIX socket.
-	Dial    func(context.Context) (net.Conn, error)
+	// Dial connects to the target, a TCP or UNIX socket, for the connection near.
+	Dial    func(ctx context.Context, near net.Conn) (net.Conn, error)
 	Buffers *pipe.Buffers
 	// SendProxy is what the target is told of the client.
 	SendProxy proxyproto.Mode
@@ -115,7 +115,7 @@ func (h *Handler) handshake(ctx context.Context, sock *pipe.Socket, a *accept.At
 // connectTarget connects to the target and tells it what it is to know. If it
 // returns nil, the record says why.
 func (h *Handler) connectTarget(ctx context.Context, a *accept.Attempt, about proxyproto.Info, client *tls.Conn) *pipe.Socket {
-	conn, err := h.cfg.Dial(ctx)
+	conn, err := h.cfg.Dial(ctx, a.Conn)
 	if err != nil {
 		a.Record.End(record.DialFailed, err)
 		if ctx.Err() != nil {

@@ -16,7 +16,7 @@ func TestAConnectionAllocatesNothing(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() {
 		tunnel.Accepted()
 		tunnel.Established(rec)
-		tunnel.Counters("one.test").Forward.Add(1)
+		tunnel.Counters(rec).Forward.Add(1)
 		tunnel.Ended(rec)
 	}); n != 0 {
 		t.Errorf("%v allocations a connection", n)

@@ -133,20 +133,39 @@ func (s *Set) Tunnel(name string, d record.Direction) *Tunnel {
 		t = newTunnel(s, key)
 		s.tunnels[key] = t
 	}
+	t.gone.Store(false)
 	return t
 }
 
-// Remove drops the series of a tunnel that is gone. What its last connections
-// still count goes nowhere, but into the totals in ghostunnel's format.
-func (s *Set) Remove(name string, d record.Direction) {
+// Retain drops the series of all tunnels but those that keep tells, each once its
+// last connection has ended. What they counted stays in the totals in ghostunnel's
+// format.
+func (s *Set) Retain(keep func(name string, d record.Direction) bool) {
 	if s.registry == nil {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	key := newTunnelKey(name, d)
-	delete(s.tunnels, key)
-	s.vectors.remove(key)
+	for key, t := range s.tunnels {
+		if t.gone.Store(!keep(key.name, key.direction)); t.isOver() {
+			s.drop(t)
+		}
+	}
+}
+
+// ended is for a tunnel that has no connection at the moment.
+func (s *Set) ended(t *Tunnel) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.tunnels[t.key] == t && t.isOver() {
+		s.drop(t)
+	}
+}
+
+// drop must be called with mu held.
+func (s *Set) drop(t *Tunnel) {
+	delete(s.tunnels, t.key)
+	s.vectors.remove(t.key)
 }
 
 // all returns the tunnels there are.

@@ -88,8 +88,8 @@ func TestGap29MetricsHaveLabelsAndBytes(t *testing.T) {
 	refused(web, "one.test")
 	web.Accepted()
 	web.AcceptError()
-	web.Counters("one.test").Forward.Add(7)
-	web.Counters("one.test").Backward.Add(5)
+	web.Counters(&record.Record{Peer: peerOf("one.test")}).Forward.Add(7)
+	web.Counters(&record.Record{Peer: peerOf("one.test")}).Backward.Add(5)
 	wantLines(t, get(t, s, metrics.PathPrometheus),
 		`lanyard_sidecar_connections_total{direction="inbound",peer_trust_domain="one.test",reason="closed",tunnel="web"} 1`,
 		`lanyard_sidecar_connections_total{direction="inbound",peer_trust_domain="two.test",reason="truncated",tunnel="web"} 1`,
@@ -112,7 +112,7 @@ func TestGap29MetricsHaveLabelsAndBytes(t *testing.T) {
 func TestGap29PrometheusAcceptsThePage(t *testing.T) {
 	s := served(t)
 	connection(s.Tunnel("web", record.Inbound), "one.test", record.Closed)
-	s.Tunnel("web", record.Inbound).Counters("one.test").Forward.Add(1)
+	s.Tunnel("web", record.Inbound).Counters(&record.Record{Peer: peerOf("one.test")}).Forward.Add(1)
 	s.Identities(func() []metrics.IdentityStatus { return []metrics.IdentityStatus{status()} })
 	page := get(t, s, metrics.Path+"?format=prometheus")
 	problems, err := promlint.New(strings.NewReader(page)).Lint()
@@ -194,17 +194,44 @@ func TestReloadsAreCounted(t *testing.T) {
 	}
 }
 
+// nobody keeps no tunnel.
+func nobody(string, record.Direction) bool { return false }
+
 func TestRemovedTunnelsHaveNoSeries(t *testing.T) {
 	s := served(t)
-	tunnel := s.Tunnel("old", record.Inbound)
-	connection(tunnel, "one.test", record.Closed)
-	s.Remove("old", record.Inbound)
-	connection(tunnel, "one.test", record.Closed) // its last one
-	if page := get(t, s, metrics.PathPrometheus); strings.Contains(page, `"old"`) {
+	old, other := s.Tunnel("old", record.Inbound), s.Tunnel("other", record.Inbound)
+	connection(other, "one.test", record.Closed)
+	rec := &record.Record{Start: time.Now(), Peer: peerOf("one.test")}
+	old.Accepted()
+	s.Retain(func(name string, _ record.Direction) bool { return name == "other" })
+	wantLines(t, get(t, s, metrics.PathPrometheus), `lanyard_sidecar_open_connections{direction="inbound",tunnel="old"} 1`)
+	rec.End(record.Closed, nil)
+	old.Ended(rec)
+	page := get(t, s, metrics.PathPrometheus)
+	if strings.Contains(page, `"old"`) {
 		t.Errorf("still there:\n%s", page)
 	}
+	wantLines(t, page, `lanyard_sidecar_accepted_connections_total{direction="inbound",tunnel="other"} 1`)
 	if !strings.Contains(get(t, s, metrics.Path), `"metric":"ghostunnel.accept.total","value":2`) {
 		t.Error("the totals forgot the tunnel")
+	}
+}
+
+// A tunnel that comes back before its last connection has ended goes on counting.
+func TestATunnelThatComesBackKeepsItsSeries(t *testing.T) {
+	s := served(t)
+	tunnel := s.Tunnel("web", record.Inbound)
+	tunnel.Accepted()
+	s.Retain(nobody)
+	connection(s.Tunnel("web", record.Inbound), "one.test", record.Closed)
+	rec := &record.Record{Start: time.Now(), Peer: peerOf("one.test")}
+	rec.End(record.Closed, nil)
+	tunnel.Ended(rec)
+	wantLines(t, get(t, s, metrics.PathPrometheus), `lanyard_sidecar_accepted_connections_total{direction="inbound",tunnel="web"} 2`,
+		`lanyard_sidecar_open_connections{direction="inbound",tunnel="web"} 0`)
+	s.Retain(nobody)
+	if page := get(t, s, metrics.PathPrometheus); strings.Contains(page, `"web"`) {
+		t.Errorf("still there:\n%s", page)
 	}
 }
 
@@ -214,8 +241,8 @@ func TestNothingIsCollectedThatNobodySees(t *testing.T) {
 	connection(tunnel, "one.test", record.Closed)
 	tunnel.AcceptError()
 	s.Reloaded(nil)
-	s.Remove("web", record.Inbound)
-	if tunnel != nil || tunnel.Counters("one.test") != nil || s.Handlers() != nil || s.Run(t.Context()) != nil {
+	s.Retain(nobody)
+	if tunnel != nil || tunnel.Counters(&record.Record{}) != nil || s.Handlers() != nil || s.Run(t.Context()) != nil {
 		t.Error("something is collected")
 	}
 }

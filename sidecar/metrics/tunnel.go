@@ -22,6 +22,8 @@ type Tunnel struct {
 	handshake    prometheus.Observer
 	connect      prometheus.Observer
 	lifetime     prometheus.Observer
+	now          atomic.Int64 // what open says
+	gone         atomic.Bool  // it is in no configuration any more
 
 	mu    sync.Mutex                       // held to replace peers
 	peers atomic.Pointer[map[string]*peer] // by label; a map never changes
@@ -53,6 +55,7 @@ func (t *Tunnel) Accepted() {
 	if t == nil {
 		return
 	}
+	t.now.Add(1)
 	t.accepted.Inc()
 	t.open.Inc()
 	t.set.totals.accepted.Add(1)
@@ -110,18 +113,29 @@ func (t *Tunnel) Ended(rec *record.Record) {
 	case record.TimedOut, record.IdleTimeout, record.CloseTimeout, record.MaxAge:
 		totals.timeouts.Add(1)
 	}
-	t.peer(rec.Peer.TrustDomain().Name(), !rec.PeerClaimed).endedBy(t, rec.Cause).Inc()
+	t.peerOf(rec).endedBy(t, rec.Cause).Inc()
 	t.open.Dec()
 	totals.open.Add(-1)
+	if t.now.Add(-1) == 0 && t.gone.Load() {
+		t.set.ended(t)
+	}
 }
 
-// Counters returns the live byte counters for peers of a trust domain, which was
-// verified; "" if the peer has none. It is nil if nobody gets to see them.
-func (t *Tunnel) Counters(peerTrustDomain string) *pipe.Counters {
+// isOver reports whether nothing will be counted any more.
+func (t *Tunnel) isOver() bool { return t.gone.Load() && t.now.Load() == 0 }
+
+// Counters returns the live byte counters for the peer that rec names. It is nil if
+// nobody gets to see them.
+func (t *Tunnel) Counters(rec *record.Record) *pipe.Counters {
 	if t == nil {
 		return nil
 	}
-	return &t.peer(peerTrustDomain, true).bytes
+	return &t.peerOf(rec).bytes
+}
+
+// peerOf returns what counts for the trust domain of rec's peer.
+func (t *Tunnel) peerOf(rec *record.Record) *peer {
+	return t.peer(rec.Peer.TrustDomain().Name(), !rec.PeerClaimed)
 }
 
 // peer returns what counts for a trust domain, which may only be claimed.

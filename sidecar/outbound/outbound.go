@@ -30,8 +30,9 @@ type Identity interface {
 type Config struct {
 	Identity Identity
 	TLS      *tlsend.End
-	// Dial connects to the target, over a proxy if that is asked for.
-	Dial    func(context.Context) (net.Conn, error)
+	// Dial connects to the target, over a proxy if that is asked for, for the
+	// connection near, or nil for nobody.
+	Dial    func(ctx context.Context, near net.Conn) (net.Conn, error)
 	Buffers *pipe.Buffers
 }
 
@@ -66,7 +67,7 @@ func (h *Handler) connectTarget(ctx context.Context, a *accept.Attempt) *pipe.En
 		return nil
 	}
 	rec.Own = id.ID()
-	conn, err := h.cfg.Dial(ctx)
+	conn, err := h.cfg.Dial(ctx, a.Conn)
 	if err != nil {
 		rec.End(record.DialFailed, err)
 		if ctx.Err() != nil {
@@ -98,7 +99,7 @@ func (h *Handler) Probe(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	conn, err := h.cfg.Dial(ctx)
+	conn, err := h.cfg.Dial(ctx, nil)
 	if err != nil {
 		return err
 	}
