@@ -68,7 +68,7 @@ func (b *builder) allow() []rule {
 	ips, err := join("allow_ips", b.c.AllowIPs, parseIP)
 	b.add(err)
 	for i, ip := range ips {
-		out = append(out, address{b.text("allow_ips", b.c.AllowIPs[i]), ip})
+		out = append(out, address{b.text("allow_ips", b.c.AllowIPs[i]), confined(!b.c.Wide), ip})
 	}
 	if b.c.OwnTrustDomain {
 		out = append(out, domain{text: "own trust domain"})
@@ -91,7 +91,7 @@ func (b *builder) names(out []rule, key string, like name, values []string) []ru
 	})
 	b.add(err)
 	for _, value := range values {
-		like.text, like.value = b.text(key, value), value
+		like.text, like.confined, like.value = b.text(key, value), confined(!b.c.Wide), value
 		out = append(out, like)
 	}
 	return out

@@ -9,7 +9,8 @@ type Config struct {
 	DisableAuthentication bool
 
 	// AllowCNs, AllowOUs and AllowDNSNames are names in the certificate: the subject's common name, one of its
-	// organizational units, one of its DNS names. They are compared byte by byte; nothing in them is a wildcard.
+	// organizational units, one of its DNS names. They are compared byte by byte; nothing in them is a wildcard. Of SVIDs,
+	// only those of the own trust domain can match: another's authorities may write any name. So it is with AllowIPs.
 	AllowCNs, AllowOUs, AllowDNSNames []string
 	// AllowIPs are addresses among the certificate's IP names, compared by value: ::ffff:192.0.2.1 is 192.0.2.1.
 	AllowIPs []string
@@ -34,7 +35,8 @@ type Config struct {
 	Direction string
 	// Wide reads AllowURIs as ghostunnel does: patterns that name no trust domain, such as ** and spiffe://*/web, match the
 	// IDs of every one that there is a bundle of, and patterns that can match nothing are taken. Otherwise such patterns
-	// match the own trust domain alone (others go into AllowTrustDomains), and what can match nothing is an error.
+	// match the own trust domain alone (others go into AllowTrustDomains), and what can match nothing is an error. Names and
+	// addresses match SVIDs of every trust domain, too.
 	Wide bool
 	// HostName says that a certificate is accepted for the server's host name alone, so that an outbound tunnel needs no
 	// rule: identities of files, without SPIFFE bundles.

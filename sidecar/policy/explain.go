@@ -96,7 +96,7 @@ func (e *explanation) rules(rules []rule) []string {
 		case r.matches(e.peer):
 			matching = append(matching, r.String())
 			e.try(match, r.String(), "")
-		case e.peer.assumed && byName(r):
+		case e.byName(r):
 			e.try(unknown, r.String(), "depends on a name in the certificate")
 		default:
 			e.try(noMatch, r.String(), r.miss(e.peer))
@@ -105,11 +105,16 @@ func (e *explanation) rules(rules []rule) []string {
 	return matching
 }
 
-// byName reports whether r looks at names that only a certificate has.
-func byName(r rule) bool {
-	switch r.(type) {
-	case name, address:
-		return true
+// byName reports whether r depends on names that only a certificate has, of which none is there.
+func (e *explanation) byName(r rule) bool {
+	if !e.peer.assumed {
+		return false
+	}
+	switch r := r.(type) {
+	case name:
+		return r.inside(e.peer)
+	case address:
+		return r.inside(e.peer)
 	}
 	return false
 }
@@ -162,7 +167,7 @@ func (s *rules) advise(e *explanation, denied, allowed []string) {
 			e.advise("to allow all of its trust domain: add %s %s", s.mendDomain, id.TrustDomain())
 		}
 		for _, r := range s.allow {
-			if e.peer.assumed && byName(r) {
+			if e.byName(r) {
 				e.advise("unless its certificate has a name that %s wants", r)
 			}
 		}

@@ -26,16 +26,36 @@ type text string
 
 func (t text) String() string { return string(t) }
 
+// confined, if it is true, keeps a rule that names no trust domain to the own one: what else a certificate says, the authorities
+// of each trust domain write as they like. Certificates that are no SVIDs have no trust domain, and are not concerned.
+type confined bool
+
+// inside reports whether the rule may match the peer, as far as trust domains go.
+func (c confined) inside(p *peer) bool {
+	own := p.Own.TrustDomain()
+	return !bool(c) || p.Peer.IsZero() || !own.IsZero() && p.Peer.MemberOf(own)
+}
+
+// outside is why a rule that may not match the peer is kept to the own trust domain.
+func outside(p *peer) string {
+	own := p.Own.TrustDomain()
+	if own.IsZero() {
+		return "it names no trust domain, and this end has none"
+	}
+	return "it names no trust domain, so it means the own one, " + own.Name()
+}
+
 // name is a rule on names in the certificate that are compared byte by byte.
 type name struct {
 	text
+	confined
 	what  string // as in "the certificate's CN is ..."
 	value string
 	of    func(*x509.Certificate) []string
 }
 
 func (n name) matches(p *peer) bool {
-	return p.Certificate != nil && slices.Contains(n.of(p.Certificate), n.value)
+	return p.Certificate != nil && n.inside(p) && slices.Contains(n.of(p.Certificate), n.value)
 }
 
 func (n name) near(p *peer) int {
@@ -49,7 +69,10 @@ func (n name) near(p *peer) int {
 }
 
 func (n name) miss(p *peer) string {
-	if !p.named() {
+	switch {
+	case !n.inside(p):
+		return outside(p)
+	case !p.named():
 		return "there is no certificate to look for a " + n.what + " in"
 	}
 	return has(n.what, n.of(p.Certificate))
@@ -82,17 +105,21 @@ func dnsNames(c *x509.Certificate) []string   { return c.DNSNames }
 // address is a rule on the certificate's IP names.
 type address struct {
 	text
+	confined
 	value netip.Addr
 }
 
 func (a address) matches(p *peer) bool {
-	return p.Certificate != nil && slices.Contains(addresses(p.Certificate), a.value)
+	return p.Certificate != nil && a.inside(p) && slices.Contains(addresses(p.Certificate), a.value)
 }
 
 func (a address) near(*peer) int { return 0 }
 
 func (a address) miss(p *peer) string {
-	if !p.named() {
+	switch {
+	case !a.inside(p):
+		return outside(p)
+	case !p.named():
 		return "there is no certificate to look for an IP name in"
 	}
 	var names []string

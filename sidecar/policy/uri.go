@@ -10,7 +10,7 @@ type uri struct {
 	text
 	setting string // the user's word for it
 	pattern pattern
-	// confined keeps a pattern that names no trust domain to the own one.
+	// confined keeps a pattern that names no trust domain to the own one, and from certificates that have none.
 	confined bool
 }
 
@@ -63,14 +63,10 @@ func (u uri) miss(p *peer) string {
 
 // outside is why a pattern that would match is confined.
 func (u uri) outside(p *peer) string {
-	switch own := p.Own.TrustDomain(); {
-	case p.Peer.IsZero():
+	if p.Peer.IsZero() {
 		return "it names no trust domain, and the peer has none that was verified"
-	case own.IsZero():
-		return "it names no trust domain, and this end has none"
-	default:
-		return "it names no trust domain, so it means the own one, " + own.Name()
 	}
+	return outside(p)
 }
 
 // printable is s as it is if it is a plain URI, else quoted.
