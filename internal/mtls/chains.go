@@ -136,6 +136,14 @@ func (c *Chains) put(k chainKey, v *verified) {
 	c.young[k] = v
 }
 
+// Forget gives back what is remembered. Who replaces what is trusted calls it, as connections that live on hold the
+// configuration they were made with, and the Chains in it.
+func (c *Chains) Forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.young, c.old = nil, nil
+}
+
 // Stats tells how often a chain was asked for and how many of these had to be verified, and were good.
 func (c *Chains) Stats() (lookups, verified uint64) {
 	c.mu.Lock()

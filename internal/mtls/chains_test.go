@@ -45,6 +45,13 @@ func TestChainsRememberWhatVerified(t *testing.T) {
 		}
 	}
 	counts(t, &chains, 3, 1)
+	if chains.Forget(); len(chains.young)+len(chains.old) != 0 {
+		t.Error("not forgotten")
+	}
+	if _, err := trust.Verify(svid.Certificates, time.Now()); err != nil {
+		t.Error(err)
+	}
+	counts(t, &chains, 4, 2)
 	// Another leaf, and the same leaf with something after it, are other chains.
 	other := ca.SVID(t, "spiffe://one.test/b")
 	if id, err := trust.Verify(other.Certificates, time.Now()); err != nil || id != other.ID {
@@ -53,7 +60,7 @@ func TestChainsRememberWhatVerified(t *testing.T) {
 	if _, err := trust.Verify([]*x509.Certificate{svid.Certificates[0], ca.Cert}, time.Now()); err != nil {
 		t.Error(err)
 	}
-	counts(t, &chains, 5, 3)
+	counts(t, &chains, 6, 4)
 	// What is held is the path alone, not what a peer adds to it.
 	for _, v := range chains.young {
 		if len(v.path) != 2 {

@@ -27,6 +27,9 @@ func (h *hub) observe() (*Identity, <-chan struct{}) {
 func (h *hub) publish(i *Identity, s Status) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.current != nil {
+		h.current.chains.Forget() // connections that were made with it may hold it for days
+	}
 	h.version++
 	i.version = h.version
 	h.current, h.known = i, s

@@ -86,6 +86,9 @@ func (w *WorkloadAPI) from(state workload.State) (*Identity, error) {
 	// Agents repeat themselves when they are restarted: that is no new version,
 	// and sessions may still be resumed.
 	if w.current == nil || !w.current.same(next) {
+		if w.current != nil {
+			w.current.chains.Forget() // connections that were made with it may hold it for days
+		}
 		w.current = next
 	}
 	return w.current, nil
