@@ -6,9 +6,9 @@ import (
 )
 
 const (
-	// readSize is the most that is taken from a socket at once, in bytes: eight
+	// readSize is the most that is taken from a socket at once, in bytes: sixteen
 	// full TLS records.
-	readSize = 128 << 10
+	readSize = 256 << 10
 	// bufferSize also holds what readSize bytes become as TLS records, and what they
 	// become when the rest of a record comes with them.
 	bufferSize = readSize + 20<<10

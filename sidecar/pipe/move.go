@@ -1,7 +1,7 @@
 package pipe
 
 // budget is how many bytes move one way before other connections have their turn.
-const budget = 2 * readSize
+const budget = readSize
 
 // turn does what can be done now. mu is held, as for all that it calls.
 func (p *Pipe) turn() {

@@ -134,7 +134,7 @@ func (l *Loop) sinceStart() time.Duration { return time.Since(l.poller.start) }
 
 // tasksPerTurn is how many tasks run before the loop looks for events again: they
 // are connections with so much to move that they made way for the others.
-const tasksPerTurn = 4
+const tasksPerTurn = 2
 
 // collect finds out what n events are about, and which tasks are to be run.
 func (l *Loop) collect(n int) {
