@@ -33,24 +33,30 @@ func TestTunnelValidate(t *testing.T) {
 		change func(*Tunnel)
 		want   string // empty: valid
 	}{
-		"server":                      {serverTunnel(), func(*Tunnel) {}, ""},
-		"client":                      {clientTunnel(), func(*Tunnel) {}, ""},
-		"server unix":                 {serverTunnel(), func(c *Tunnel) { c.Listen, c.Target = "unix:/l", "unix:/t" }, ""},
-		"server systemd":              {serverTunnel(), func(c *Tunnel) { c.Listen = "systemd:x" }, ""},
-		"server rules":                {serverTunnel(), func(c *Tunnel) { c.Policy = policy.Config{AllowURIs: []string{"spiffe://td/**"}} }, ""},
-		"server pins":                 {serverTunnel(), func(c *Tunnel) { c.Policy, c.Identity = pins(), files() }, ""},
-		"named port":                  {clientTunnel(), func(c *Tunnel) { c.Target = "db:https" }, ""},
-		"unsafe target":               {serverTunnel(), func(c *Tunnel) { c.Target, c.UnsafeTarget = "10.0.0.1:80", true }, ""},
-		"unsafe listen":               {clientTunnel(), func(c *Tunnel) { c.Listen, c.UnsafeListen = "0.0.0.0:80", true }, ""},
-		"no direction":                {serverTunnel(), func(c *Tunnel) { c.Mode = "" }, `direction: give "inbound" or "outbound"`},
-		"no listen":                   {serverTunnel(), func(c *Tunnel) { c.Listen = "" }, "listen: is missing"},
-		"no target":                   {clientTunnel(), func(c *Tunnel) { c.Target = "" }, "target: is missing"},
-		"no port":                     {clientTunnel(), func(c *Tunnel) { c.Target = "db" }, "target db: not an address"},
-		"target from systemd":         {serverTunnel(), func(c *Tunnel) { c.Target = "systemd:x" }, "target systemd:x: can be listened on only"},
-		"remote target":               {serverTunnel(), func(c *Tunnel) { c.Target = "10.0.0.1:80" }, "target 10.0.0.1:80: plaintext would leave this machine: use 127.0.0.1:PORT, [::1]:PORT, localhost:PORT or unix:PATH, or set unsafe_target"},
-		"another loopback":            {serverTunnel(), func(c *Tunnel) { c.Target = "127.0.0.2:80" }, "unsafe_target"},
-		"capitals":                    {serverTunnel(), func(c *Tunnel) { c.Target = "LOCALHOST:80" }, "unsafe_target"},
-		"open listen":                 {clientTunnel(), func(c *Tunnel) { c.Listen = ":80" }, "unsafe_listen"},
+		"server":              {serverTunnel(), func(*Tunnel) {}, ""},
+		"client":              {clientTunnel(), func(*Tunnel) {}, ""},
+		"server unix":         {serverTunnel(), func(c *Tunnel) { c.Listen, c.Target = "unix:/l", "unix:/t" }, ""},
+		"server systemd":      {serverTunnel(), func(c *Tunnel) { c.Listen = "systemd:x" }, ""},
+		"server rules":        {serverTunnel(), func(c *Tunnel) { c.Policy = policy.Config{AllowURIs: []string{"spiffe://td/**"}} }, ""},
+		"server pins":         {serverTunnel(), func(c *Tunnel) { c.Policy, c.Identity = pins(), files() }, ""},
+		"named port":          {clientTunnel(), func(c *Tunnel) { c.Target = "db:https" }, ""},
+		"unsafe target":       {serverTunnel(), func(c *Tunnel) { c.Target, c.UnsafeTarget = "10.0.0.1:80", true }, ""},
+		"unsafe listen":       {clientTunnel(), func(c *Tunnel) { c.Listen, c.UnsafeListen = "0.0.0.0:80", true }, ""},
+		"no direction":        {serverTunnel(), func(c *Tunnel) { c.Mode = "" }, `direction: give "inbound" or "outbound"`},
+		"no listen":           {serverTunnel(), func(c *Tunnel) { c.Listen = "" }, "listen: is missing"},
+		"no target":           {clientTunnel(), func(c *Tunnel) { c.Target = "" }, "target: is missing"},
+		"no port":             {clientTunnel(), func(c *Tunnel) { c.Target = "db" }, "target db: not an address"},
+		"target from systemd": {serverTunnel(), func(c *Tunnel) { c.Target = "systemd:x" }, "target systemd:x: can be listened on only"},
+		"remote target":       {serverTunnel(), func(c *Tunnel) { c.Target = "10.0.0.1:80" }, "target 10.0.0.1:80: plaintext would leave this machine: use 127.0.0.1:PORT, [::1]:PORT, localhost:PORT or unix:PATH, or set unsafe_target"},
+		"another loopback":    {serverTunnel(), func(c *Tunnel) { c.Target = "127.0.0.2:80" }, "unsafe_target"},
+		"capitals":            {serverTunnel(), func(c *Tunnel) { c.Target = "LOCALHOST:80" }, "unsafe_target"},
+		"open listen":         {clientTunnel(), func(c *Tunnel) { c.Listen = ":80" }, "unsafe_listen"},
+		"target port 0":       {serverTunnel(), func(c *Tunnel) { c.Target = "127.0.0.1:0" }, "target 127.0.0.1:0: nobody can be reached at port 0"},
+		"nobody to verify":    {clientTunnel(), func(c *Tunnel) { c.Target, c.Identity = ":8443", files() }, "target :8443: has no host that the server's certificate could be for"},
+		"a name to verify": {clientTunnel(), func(c *Tunnel) {
+			c.Target, c.Identity, c.ServerName, c.Policy = ":8443", files(), "db", policy.Config{}
+		}, ""},
+		"abstract listen":             {clientTunnel(), func(c *Tunnel) { c.Listen = "unix:@x" }, "listen unix:@x: abstract sockets have no mode"},
 		"client to unix":              {clientTunnel(), func(c *Tunnel) { c.Target = "unix:/x" }, "target unix:/x: a client's target is HOST:PORT"},
 		"nobody allowed":              {serverTunnel(), func(c *Tunnel) { c.Policy.AllowAll = false }, "allow_all"},
 		"pins and Workload API":       {serverTunnel(), func(c *Tunnel) { c.Policy = pins() }, "pins"},
@@ -112,6 +118,8 @@ func TestConfigValidate(t *testing.T) {
 		"pprof nowhere":       {Config{Tunnels: two(func(*Tunnel, *Tunnel) {}), Status: Status{PProf: true}}, "pprof: needs a status address"},
 		"shutdown nowhere":    {Config{Tunnels: two(func(*Tunnel, *Tunnel) {}), Status: Status{Shutdown: true}}, "shutdown: needs a status address"},
 		"status nonsense":     {Config{Tunnels: two(func(*Tunnel, *Tunnel) {}), Status: Status{Listen: "here"}}, "status here: not an address"},
+		"status abstract":     {Config{Tunnels: two(func(*Tunnel, *Tunnel) {}), Status: Status{Listen: "unix:@x"}}, "status unix:@x: abstract sockets"},
+		"status without cert": {Config{Tunnels: anonymous(), Status: Status{Listen: "https://:1"}}, "status https://:1: needs a certificate"},
 		"scheme on a socket":  {Config{Tunnels: two(func(*Tunnel, *Tunnel) {}), Status: Status{Listen: "http://unix:/x"}}, "a scheme goes with HOST:PORT only"},
 		"negative shutdown":   {Config{Tunnels: two(func(*Tunnel, *Tunnel) {}), ShutdownTimeout: -1}, "shutdown_timeout -1ns: must be more than 0"},
 		"metrics to no URL":   {Config{Tunnels: two(func(*Tunnel, *Tunnel) {}), Metrics: metricsTo("nowhere")}, "nowhere"},
@@ -154,10 +162,16 @@ func TestRunRefusesWhatIsInUse(t *testing.T) {
 		change func(*Config)
 		want   string
 	}{
-		"port":        {func(c *Config) { c.Tunnels[0].Listen = l.Addr().String() }, "already in use"},
-		"status port": {func(c *Config) { c.Status.Listen = "http://" + l.Addr().String() }, "already in use"},
-		"no socket":   {func(c *Config) { c.Status.Listen = "unix:" + file }, "not a socket"},
-		"no files":    {func(c *Config) { c.Tunnels[0].Identity = identity.Config{Cert: file + ".pem", Key: file} }, "no such file"},
+		"port":           {func(c *Config) { c.Tunnels[0].Listen = l.Addr().String() }, "already in use"},
+		"status port":    {func(c *Config) { c.Status.Listen = "http://" + l.Addr().String() }, "already in use"},
+		"no socket":      {func(c *Config) { c.Status.Listen = "unix:" + file }, "not a socket"},
+		"no interface":   {func(c *Config) { c.Tunnels[0].Listen = "192.0.2.1:0" }, "no interface of this machine has that address"},
+		"no name":        {func(c *Config) { c.Tunnels[0].Listen = "nowhere.invalid:1" }, "give an address or a name that resolves"},
+		"no directory":   {func(c *Config) { c.Tunnels[0].Listen = "unix:" + file + "/x" }, "not a directory"},
+		"no unit":        {func(c *Config) { c.Tunnels[0].Listen = "systemd:x" }, "systemd handed no socket over"},
+		"no such target": {func(c *Config) { c.Tunnels[0].Target, c.Tunnels[0].UnsafeTarget = "nowhere.invalid:1", true }, "can't be resolved"},
+		"no such port":   {func(c *Config) { c.Tunnels[0].Target = "127.0.0.1:nosuchservice" }, "its port is not in /etc/services"},
+		"no files":       {func(c *Config) { c.Tunnels[0].Identity = identity.Config{Cert: file + ".pem", Key: file} }, "no such file"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -168,14 +182,27 @@ func TestRunRefusesWhatIsInUse(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := s.Run(t.Context()); err == nil || !strings.Contains(err.Error(), tt.want) {
+			err = s.Run(t.Context())
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("%v, want %q", err, tt.want)
+			}
+			for _, err := range setting.All(err) {
+				if _, ok := err.(*setting.Error); !ok {
+					t.Errorf("%v is about no setting", err)
+				}
 			}
 			if _, err := os.Stat(listen); !os.IsNotExist(err) {
 				t.Errorf("left %s behind: %v", listen, err)
 			}
 		})
 	}
+}
+
+// anonymous is a tunnel that has nothing to show on the status port.
+func anonymous() []Tunnel {
+	t := clientTunnel()
+	t.Identity.None = true
+	return []Tunnel{t}
 }
 
 func metricsTo(url string) metrics.Config { return metrics.Config{URL: url} }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/lanyard-mtls/lanyard/sidecar/accept"
+	"github.com/lanyard-mtls/lanyard/sidecar/identity"
 	"github.com/lanyard-mtls/lanyard/sidecar/listen"
 	"github.com/lanyard-mtls/lanyard/sidecar/metrics"
 	"github.com/lanyard-mtls/lanyard/sidecar/status"
@@ -93,18 +94,20 @@ func (s *Sidecar) newStatus() *status.Server {
 		c.Shutdown = s.Shutdown
 	}
 	if addr, err := listen.ParseStatus("status", s.cfg.Status.Listen); err == nil {
-		if https, err := status.UsesHTTPS("status", addr, s.hasCertificate()); err == nil && https {
-			c.GetCertificate = s.statusCertificate
+		if https, err := status.UsesHTTPS("status", addr, s.cfg.hasCertificate()); err == nil && https {
+			c.GetCertificate, s.https = s.statusCertificate, true
 		}
 	}
 	return status.New(c)
 }
 
-func (s *Sidecar) hasCertificate() bool {
-	return slices.ContainsFunc(s.cfg.Tunnels, func(t Tunnel) bool { return !t.Identity.None })
+func (c Config) hasCertificate() bool {
+	return slices.ContainsFunc(c.Tunnels, func(t Tunnel) bool { return !t.Identity.None })
 }
 
-// statusCertificate is that of the first tunnel that has one.
+// statusCertificate is that of the first tunnel that has one. When it has expired
+// it is still shown: nobody should take the sidecar's word for who it is then, but
+// an expired identity is what the status port has to tell of.
 func (s *Sidecar) statusCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	err := errors.New("no identity yet")
 	v := s.view.Load()
@@ -118,8 +121,12 @@ func (s *Sidecar) statusCertificate(*tls.ClientHelloInfo) (*tls.Certificate, err
 			continue
 		}
 		if cert := id.Certificate(); cert != nil {
+			s.shown.Store(cert)
 			return cert, nil
 		}
+	}
+	if cert := s.shown.Load(); cert != nil && errors.Is(err, identity.ErrExpired) {
+		return cert, nil
 	}
 	return nil, err
 }
@@ -131,9 +138,6 @@ func (s *Sidecar) bindStatus(ctx context.Context) (net.Listener, error) {
 	}
 	addr, err := listen.ParseStatus("status", s.cfg.Status.Listen)
 	if err != nil {
-		return nil, err
-	}
-	if _, err := status.UsesHTTPS("status", addr, s.hasCertificate()); err != nil {
 		return nil, err
 	}
 	return listen.Listen(ctx, addr.Address, listen.Options{Key: "status", Inherited: s.inherited})

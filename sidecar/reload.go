@@ -114,6 +114,8 @@ func (s *Sidecar) fixed(cfg Config) error {
 	var errs []error
 	if cfg.Status != s.cfg.Status {
 		errs = append(errs, setting.Errorf("status", cfg.Status.Listen, "can't change while running: restart"))
+	} else if s.https && !cfg.hasCertificate() {
+		errs = append(errs, setting.Errorf("status", cfg.Status.Listen, "is served over HTTPS, and no tunnel would have a certificate to show any more: restart"))
 	}
 	if was, is := s.cfg.Metrics, cfg.Metrics; was.Prefix != is.Prefix || was.Graphite != is.Graphite || was.URL != is.URL || was.Interval != is.Interval {
 		errs = append(errs, setting.Errorf("metrics", "", "can't change while running: restart"))

@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -31,7 +32,9 @@ type Sidecar struct {
 	inherited *listen.Inherited
 	poller    *poll.Poller
 
-	view atomic.Pointer[view] // nil before anything is in use
+	view  atomic.Pointer[view]            // nil before anything is in use
+	https bool                            // the status port is served over it
+	shown atomic.Pointer[tls.Certificate] // on the status port, the last one that was valid
 
 	// mu is held while the configuration changes, and when it is looked at.
 	mu       sync.Mutex

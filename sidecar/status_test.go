@@ -2,6 +2,8 @@ package sidecar_test
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"net"
 	"net/http"
@@ -105,5 +107,31 @@ func TestStatusBackendDown(t *testing.T) {
 	code, body := getStatus(t, "tcp", r.status)
 	if code != 503 || body.OK || *body.BackendOK || body.BackendStatus != "critical" || !strings.Contains(body.BackendError, "refused") {
 		t.Errorf("%d, %+v", code, body)
+	}
+}
+
+// The certificate of the status port is the tunnel's. Once it has expired, health is told all the same.
+func TestStatusOverHTTPSOutlivesItsCertificate(t *testing.T) {
+	ca := testca.New(t, "one.test")
+	svid := ca.SVID(t, dbID)
+	a := agent(t, svid, ca.Bundle())
+	r := start(t, spec{Tunnel: sidecar.Tunnel{Mode: sidecar.Server, Target: backend(t, echo)}, AllowAll: true, WorkloadAPIAddr: a.Addr(), Status: "127.0.0.1:0"})
+	get := func() (shown *x509.Certificate, code int) {
+		t.Helper()
+		client := http.Client{Timeout: limit, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+		resp, err := client.Get("https://" + r.status + status.Path)
+		check(t, err)
+		resp.Body.Close()
+		return resp.TLS.PeerCertificates[0], resp.StatusCode
+	}
+	r.log.await("identity received", 1)
+	if shown, code := get(); !shown.Equal(svid.Certificates[0]) || code != 200 {
+		t.Errorf("%d, %v", code, shown.URIs)
+	}
+	now := time.Now()
+	a.Set(t, []*x509svid.SVID{ca.SVID(t, dbID, testca.Lifetime(now.Add(-time.Hour), now.Add(-time.Second)))}, ca.Bundle())
+	r.log.await("identity received", 2)
+	if shown, code := get(); !shown.Equal(svid.Certificates[0]) || code != 503 {
+		t.Errorf("%d, %v", code, shown.URIs)
 	}
 }

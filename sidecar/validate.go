@@ -11,6 +11,7 @@ import (
 	"github.com/lanyard-mtls/lanyard/sidecar/listen"
 	"github.com/lanyard-mtls/lanyard/sidecar/proxyproto"
 	"github.com/lanyard-mtls/lanyard/sidecar/setting"
+	"github.com/lanyard-mtls/lanyard/sidecar/status"
 	"github.com/lanyard-mtls/lanyard/sidecar/via"
 )
 
@@ -38,8 +39,11 @@ func (c Config) validateShared() error {
 		if c.Status.Shutdown {
 			errs = append(errs, setting.Errorf("shutdown", "", "needs a status address to be served on: add one"))
 		}
-	} else if _, err := listen.ParseStatus("status", c.Status.Listen); err != nil {
+	} else if addr, err := listen.ParseStatus("status", c.Status.Listen); err != nil {
 		errs = append(errs, err)
+	} else {
+		_, err := status.UsesHTTPS("status", addr, c.hasCertificate())
+		errs = append(errs, err, addr.CheckListenable("status"))
 	}
 	return errors.Join(append(errs, c.Metrics.Validate())...)
 }
@@ -84,16 +88,13 @@ func (c Config) validateSockets() error {
 
 func (t Tunnel) validate() error {
 	errs := []error{t.validateTimes(), t.validateLimits(), t.validateTLS(), t.Identity.Validate(), t.Policy.Validate()}
-	if _, err := listen.Parse("listen", t.Listen); err != nil {
+	if addr, err := listen.Parse("listen", t.Listen); err != nil {
 		errs = append(errs, err)
+	} else {
+		errs = append(errs, addr.CheckListenable("listen"))
 	}
-	target, err := listen.Parse("target", t.Target)
-	switch {
-	case err != nil:
-		errs = append(errs, err)
-	case !target.IsDialable():
-		errs = append(errs, setting.Errorf("target", t.Target, "can be listened on only: give HOST:PORT or unix:PATH"))
-	}
+	target, err := t.validateTarget()
+	errs = append(errs, err)
 	if len(t.Policy.Pins) > 0 && t.Identity.WorkloadAPI != "" {
 		errs = append(errs, setting.Errorf("pins", "", "verify a key and nothing else, the Workload API is there to verify identities: use one of them"))
 	}
@@ -106,6 +107,20 @@ func (t Tunnel) validate() error {
 		errs = append(errs, setting.Errorf("direction", string(t.Mode), `give "inbound" or "outbound"`))
 	}
 	return errors.Join(errs...)
+}
+
+func (t Tunnel) validateTarget() (listen.Address, error) {
+	target, err := listen.Parse("target", t.Target)
+	if err != nil {
+		return target, err
+	}
+	if !target.IsDialable() {
+		return target, setting.Errorf("target", t.Target, "can be listened on only: give HOST:PORT or unix:PATH")
+	}
+	if port, err := target.Port(); target.Network == listen.TCP && err == nil && port == 0 {
+		return target, setting.Errorf("target", t.Target, "nobody can be reached at port 0: give a number from 1 to 65535")
+	}
+	return target, nil
 }
 
 func (t Tunnel) validateServer(target listen.Address) error {
@@ -140,6 +155,9 @@ func (t Tunnel) validateClient(target listen.Address) error {
 	var errs []error
 	if target.Network == listen.UNIX {
 		errs = append(errs, setting.Errorf("target", t.Target, "a client's target is HOST:PORT"))
+	}
+	if target.Network == listen.TCP && host(target) == "" && t.ServerName == "" && t.verifiesHostName() {
+		errs = append(errs, setting.Errorf("target", t.Target, "has no host that the server's certificate could be for: give HOST:PORT, or server_name"))
 	}
 	addr, err := listen.Parse("listen", t.Listen)
 	if err == nil && !t.UnsafeListen && !addr.IsLocal() {

@@ -114,6 +114,14 @@ func (a Address) IsLocal() bool {
 // IsDialable says whether a can be connected to: sockets from systemd can only be waited on.
 func (a Address) IsDialable() bool { return a.Network == TCP || a.Network == UNIX }
 
+// CheckListenable returns an error about key if a can't be listened on: anybody could connect to an abstract socket.
+func (a Address) CheckListenable(key string) error {
+	if a.Network == UNIX && strings.HasPrefix(a.Address, "@") {
+		return setting.Errorf(key, a.String(), "abstract sockets have no mode, any user could connect: give unix:PATH")
+	}
+	return nil
+}
+
 // IsZero says whether a is no address.
 func (a Address) IsZero() bool { return a == Address{} }
 

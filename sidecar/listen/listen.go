@@ -39,6 +39,9 @@ const DefaultSocketMode fs.FileMode = 0o600
 // address used, IPv4 before IPv6; no host is all addresses of both. Closing the listener of a UNIX address removes the file; one from
 // systemd stays. Its errors are *setting.Error.
 func Listen(ctx context.Context, a Address, opt Options) (net.Listener, error) {
+	if err := a.CheckListenable(opt.Key); err != nil {
+		return nil, err
+	}
 	var l net.Listener
 	var err error
 	switch a.Network {
@@ -88,9 +91,6 @@ func listenTCP(ctx context.Context, a Address, opt Options) (net.Listener, error
 }
 
 func listenUNIX(a Address, opt Options) (net.Listener, error) {
-	if strings.HasPrefix(a.Address, "@") {
-		return nil, errors.New("abstract sockets have no mode, any user could connect: give unix:PATH")
-	}
 	mode := opt.SocketMode
 	if mode == 0 {
 		mode = DefaultSocketMode

@@ -104,7 +104,8 @@ func (s *Server) Reloading() { s.change(Reloading) }
 // Stopping says that no more connections are accepted. It is the last phase.
 func (s *Server) Stopping() { s.change(Stopping) }
 
-// Reloaded says that a reload is done; err is why all stays as it was.
+// Reloaded says that a reload is done, or came to nothing before Reloading; err is
+// why all stays as it was.
 func (s *Server) Reloaded(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -112,7 +113,9 @@ func (s *Server) Reloaded(err error) {
 	if err == nil {
 		s.lastReload = time.Now()
 	}
-	s.enter(Listening)
+	if s.phase == Reloading { // and not while it is initializing still
+		s.enter(Listening)
+	}
 }
 
 func (s *Server) change(to Phase) {

@@ -96,6 +96,8 @@ func TestPhases(t *testing.T) {
 		return got
 	}
 	expect(503, status.Initializing)
+	p.Reloaded(errors.New("told to reload, and nothing is there yet"))
+	expect(503, status.Initializing)
 	p.Listening()
 	p.Listening()
 	expect(200, status.Listening)
