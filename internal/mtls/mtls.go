@@ -167,7 +167,9 @@ func verify(cs tls.ConnectionState, src Source, auth Authorize, opt Options) err
 	return nil
 }
 
-// RefusedError says that a peer proved its identity and was refused for it.
+// RefusedError says that the peer's certificate is good, and that it was refused for what it says. In a full handshake
+// crypto/tls asks before the peer has proved that it has the certificate's key: whoever has a copy of the certificate can be
+// refused in its name, but never accepted.
 type RefusedError struct {
 	ID     spiffeid.ID // zero of a peer that is no SPIFFE workload
 	Reason error

@@ -215,6 +215,13 @@ func TestACMEProbes(t *testing.T) {
 		}
 		wantCause(t, rec, record.HandshakeFailed, "didn't provide a certificate")
 	}
+	// A policy that wants the connection changes nothing of it.
+	asking := connected{func(policy.Request) policy.Decision { return policy.Decision{Allowed: true} }, make(chan context.Context, 1)}
+	plain := srv.end.Swap(tlsend.NewServer(tlsend.Config{Policy: asking}))
+	if probed(); len(asking.asked) > 0 {
+		t.Error("a probe came as far as the policy")
+	}
+	srv.end.Store(plain)
 	if cs, rec := ask("", "acme-tls/1"); rec.Rule != "" || cs.NegotiatedProtocol != "" {
 		t.Errorf("without SNI it is no probe: %+v", rec)
 	}
