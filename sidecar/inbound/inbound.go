@@ -69,13 +69,16 @@ func (h *Handler) Connect(ctx context.Context, a *accept.Attempt) (client, targe
 	return pipe.TLS(sock, conn), pipe.Plain(backend)
 }
 
+// past is a deadline that wakes whoever waits.
+func past() time.Time { return time.Unix(1, 0) }
+
 // readProxyHeader takes in what a balancer says about the client it connects for.
 func (h *Handler) readProxyHeader(ctx context.Context, a *accept.Attempt) (proxyproto.Info, bool) {
 	about := proxyproto.Info{Source: a.Conn.RemoteAddr(), Destination: a.Conn.LocalAddr()}
 	if !h.cfg.Balancers.Contains(a.Conn.RemoteAddr()) {
 		return about, true
 	}
-	stop := context.AfterFunc(ctx, func() { a.Conn.SetReadDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { a.Conn.SetReadDeadline(past()) })
 	said, err := proxyproto.Read(a.Conn)
 	switch {
 	case !stop():
@@ -116,16 +119,16 @@ func (h *Handler) handshake(ctx context.Context, sock *pipe.Socket, a *accept.At
 // returns nil, the record says why.
 func (h *Handler) connectTarget(ctx context.Context, a *accept.Attempt, about proxyproto.Info, client *tls.Conn) *pipe.Socket {
 	conn, err := h.cfg.Dial(ctx, a.Conn)
+	if err == nil {
+		if err = h.sendProxyHeader(ctx, conn, a, about, client); err != nil {
+			conn.Close()
+		}
+	}
 	if err != nil {
 		a.Record.End(record.DialFailed, err)
 		if ctx.Err() != nil {
 			a.Record.End(tlsend.Expired(ctx, record.DialTimeout))
 		}
-		return nil
-	}
-	if err := h.sendProxyHeader(conn, a, about, client); err != nil {
-		conn.Close()
-		a.Record.End(record.DialFailed, err)
 		return nil
 	}
 	sock, err := pipe.NewSocket(conn, h.cfg.Buffers)
@@ -137,7 +140,9 @@ func (h *Handler) connectTarget(ctx context.Context, a *accept.Attempt, about pr
 	return sock
 }
 
-func (h *Handler) sendProxyHeader(conn net.Conn, a *accept.Attempt, about proxyproto.Info, client *tls.Conn) error {
+// sendProxyHeader tells the target about the client, until ctx ends: a header with
+// a large certificate may not fit into the send buffer at once.
+func (h *Handler) sendProxyHeader(ctx context.Context, conn net.Conn, a *accept.Attempt, about proxyproto.Info, client *tls.Conn) error {
 	if h.cfg.SendProxy == "" {
 		return nil
 	}
@@ -150,7 +155,8 @@ func (h *Handler) sendProxyHeader(conn net.Conn, a *accept.Attempt, about proxyp
 	if err != nil {
 		return err
 	}
-	// The socket is new: its send buffer takes this at once.
+	stop := context.AfterFunc(ctx, func() { conn.SetWriteDeadline(past()) })
+	defer stop()
 	_, err = conn.Write(header)
 	return err
 }
