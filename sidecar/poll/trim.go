@@ -7,7 +7,7 @@ import (
 )
 
 const (
-	trimCheck = 5 * time.Second  // how often it is looked at whether memory can be given back
+	trimCheck = time.Second      // how often it is looked at whether memory can be given back
 	trimPause = 20 * time.Second // between two times that it is, at least
 )
 
