@@ -201,7 +201,7 @@ func TestGuideCloseTimeoutCountsSilence(t *testing.T) {
 func TestGuideACMEKeepsCertificatesInTheDataFolder(t *testing.T) {
 	t.Parallel()
 	s := harness.NewStage(t, bin)
-	cmd := exec.Command(s.SidecarBinary(), "server", "--listen", "127.0.0.1:0", "--target", "127.0.0.1:1", "--allow-all", "--disable-landlock",
+	cmd := exec.Command(s.SidecarBinary(), "server", "--listen", "127.0.0.1:0", "--target", "127.0.0.1:1", "--allow-all",
 		"--auto-acme-cert", "sidecar.test", "--auto-acme-email", "ops@sidecar.test", "--auto-acme-agree-to-tos", "--auto-acme-ca", "https://127.0.0.1:1/directory")
 	cmd.Env = append(os.Environ(), "XDG_DATA_HOME="+s.Path("data"))
 	s.StartCmd("server", cmd)

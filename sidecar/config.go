@@ -81,8 +81,8 @@ type Config struct {
 type Sandbox struct {
 	// Enabled gives up the rest, for the whole process and for ever.
 	Enabled bool
-	// ReadDirs and WriteDirs stay accessible.
-	ReadDirs, WriteDirs []string
+	// ReadFiles can still be read, with what is beside them; WriteDirs written.
+	ReadFiles, WriteDirs []string
 	// Reloads leaves the network unrestricted, for configurations to come.
 	Reloads bool
 }

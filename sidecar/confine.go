@@ -48,7 +48,7 @@ func (c Config) usesPKCS11() bool {
 
 // sandboxRules are what c needs.
 func (c Config) sandboxRules() sandbox.Rules {
-	r := sandbox.Rules{ReadDirs: c.Sandbox.ReadDirs, WriteDirs: c.Sandbox.WriteDirs, Dumpable: c.Status.PProf, AnyConnect: c.Sandbox.Reloads}
+	r := sandbox.Rules{ReadFiles: c.Sandbox.ReadFiles, WriteDirs: c.Sandbox.WriteDirs, Dumpable: c.Status.PProf, AnyConnect: c.Sandbox.Reloads}
 	r.Bind = append(r.Bind, c.Status.Listen)
 	if c.Sandbox.Reloads {
 		r.Bind = append(r.Bind, "127.0.0.1:0") // what a new configuration will listen on is not known
@@ -69,6 +69,7 @@ func (c Config) sandboxRules() sandbox.Rules {
 		}
 		if id.ACME != (identity.ACME{}) {
 			r.AnyConnect = true // its authority, and where that redirects
+			r.WriteDirs = append(r.WriteDirs, id.ACME.Storage)
 		}
 	}
 	return r

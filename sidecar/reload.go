@@ -58,7 +58,10 @@ func (s *Sidecar) checked(ctx context.Context, cfg Config) (Config, error) {
 
 // ReloadFailed tells that a configuration could not even be read: all goes on as
 // it was.
-func (s *Sidecar) ReloadFailed(err error) { _ = s.reloaded(err) }
+func (s *Sidecar) ReloadFailed(err error) {
+	s.status.Reloading()
+	_ = s.reloaded(err)
+}
 
 // reloaded tells how a reload ended.
 func (s *Sidecar) reloaded(err error) error {

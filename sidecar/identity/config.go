@@ -61,6 +61,8 @@ type ACME struct {
 	AgreeToTOS bool
 	// CA and TestCA are directory URLs. TestCA is asked instead of CA if it is set; with neither, it is Let's Encrypt.
 	CA, TestCA string
+	// Storage is the folder for account and certificate; empty is $XDG_DATA_HOME/certmagic, or ~/.local/share/certmagic.
+	Storage string
 	// RenewCheckInterval is how often it is looked whether the certificate has to be renewed; 0 is 10 minutes.
 	RenewCheckInterval time.Duration
 	// AltTLSALPNPort is the port that the authority's challenge comes in on, if something maps it; 0 is 443.

@@ -84,7 +84,7 @@ func everyServerTunnel() sidecar.Tunnel {
 		UserTimeout: 8 * time.Second, SocketMode: 0o660, ReusePort: true, SkipResolve: true,
 		Identity: identity.Config{WorkloadAPI: "unix:///s", SPIFFEID: spiffeid.RequireFromString("spiffe://a/me"), Hint: "h", Keystore: "ks", StorePass: "pw",
 			Cert: "c", Key: "k", TrustBundles: map[string]string{"a": "f"}, PKCS11: identity.PKCS11{Module: "m", TokenLabel: "l", PIN: "p"}, Watch: true,
-			ACME: identity.ACME{FQDN: "n", Email: "e", AgreeToTOS: true, CA: "https://ca", TestCA: "https://test", RenewCheckInterval: time.Minute, AltTLSALPNPort: 5}},
+			ACME: identity.ACME{FQDN: "n", Email: "e", AgreeToTOS: true, CA: "https://ca", TestCA: "https://test", Storage: "/data/certmagic", RenewCheckInterval: time.Minute, AltTLSALPNPort: 5}},
 		Policy: policy.Config{AllowAll: true, OwnTrustDomain: true, AllowCNs: []string{"cn"}, AllowOUs: []string{"ou"}, AllowDNSNames: []string{"dns"},
 			AllowIPs: []string{"::1"}, AllowURIs: []string{"spiffe://a/b", "spiffe://a/c"}, AllowTrustDomains: []string{"a"}, DenyURIs: []string{"spiffe://a/d"},
 			Pins: []string{"pin"}, Rego: policy.Rego{Path: "p", Query: "q", Timeout: time.Second}, DisableAuthentication: true, Wide: true},
@@ -92,6 +92,7 @@ func everyServerTunnel() sidecar.Tunnel {
 }
 
 func TestFlagsBecomeTheConfiguration(t *testing.T) {
+	t.Setenv("XDG_DATA_HOME", "/data")
 	got, notes, _ := fromFlags(t, sidecar.Server, nil, everyServerFlag) // which is contradictory
 	want := sidecar.Config{
 		Tunnels: []sidecar.Tunnel{everyServerTunnel()}, Status: sidecar.Status{Listen: "http://:3", PProf: true, Shutdown: true},
@@ -194,14 +195,14 @@ func TestFileBecomesTheConfiguration(t *testing.T) {
 	server.CipherSuites = server.CipherSuites[:2]
 	server.NoResumption, server.Policy.Wide = false, false
 	server.Identity.CACert, server.Identity.None = "ca", true
-	server.Identity.ACME.RenewCheckInterval, server.Identity.ACME.AltTLSALPNPort = 0, 0
+	server.Identity.ACME.RenewCheckInterval, server.Identity.ACME.AltTLSALPNPort, server.Identity.ACME.Storage = 0, 0, ""
 	client := sidecar.Tunnel{Name: "c", Mode: sidecar.Client, Listen: "127.0.0.1:1", Target: "t:1", CloseTimeout: time.Minute,
 		Identity: identity.Config{WorkloadAPI: "unix:///default", Watch: true}}
 	want := sidecar.Config{
 		Tunnels: []sidecar.Tunnel{server, client}, Status: sidecar.Status{Listen: "http://:3", PProf: true, Shutdown: true},
 		Metrics:         metrics.Config{Prefix: "x", Graphite: "g:1", URL: "http://u", Interval: 12 * time.Second},
 		ShutdownTimeout: 5 * time.Second, DrainIdle: 6 * time.Second, Quiet: record.QuietConnections | record.QuietConnErrors, Revision: cli.Version(),
-		Sandbox: sidecar.Sandbox{Reloads: true, ReadDirs: []string{"/"}, WriteDirs: []string{"/var/log"}},
+		Sandbox: sidecar.Sandbox{Reloads: true, WriteDirs: []string{"/var/log"}},
 	}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(spiffeid.ID{})); diff != "" {
 		t.Error(diff)

@@ -44,7 +44,7 @@ func (f *file) config(env *cli.Env) (sidecar.Config, error) {
 		errs = append(errs, setting.In(f.Tunnels[i].Name, err))
 		cfg.Tunnels = append(cfg.Tunnels, t)
 	}
-	cfg.Sandbox = sidecar.Sandbox{Enabled: !f.DisableLandlock, Reloads: true, ReadDirs: []string{"/"}}
+	cfg.Sandbox = sidecar.Sandbox{Enabled: !f.DisableLandlock, Reloads: true}
 	if f.LogFile != "" {
 		cfg.Sandbox.WriteDirs = append(cfg.Sandbox.WriteDirs, filepath.Dir(f.LogFile))
 	}

@@ -138,6 +138,7 @@ func (o *options) config(mode sidecar.Mode) (sidecar.Config, []string, error) {
 	if o.logs.File != "" {
 		cfg.Sandbox.WriteDirs = append(cfg.Sandbox.WriteDirs, filepath.Dir(o.logs.File))
 	}
+	keepACME(&cfg)
 	told := errors.Join(errs...)
 	return cfg, notes, errors.Join(told, without(cfg.Validate(), told))
 }

@@ -67,6 +67,8 @@ func (f *fileFlags) settings() (settings, error) {
 	if !broken { // a value that couldn't be read would be called missing too
 		inFile(conf, content.unambiguous(without(cfg.Validate(), err)))
 	}
+	cfg.Sandbox.ReadFiles = append(cfg.Sandbox.ReadFiles, f.config) // to read it again
+	keepACME(&cfg)
 	s.cfg = cfg
 	return s, conf.Err()
 }

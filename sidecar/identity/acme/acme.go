@@ -41,20 +41,30 @@ type Options struct {
 }
 
 // New returns what gets the certificate of c. It does no I/O.
-func New(c identity.ACME, log *slog.Logger) (identity.Obtainer, error) { return Options{}.New(c, log) }
+func New(c identity.ACME, log *slog.Logger) (identity.Obtainer, error) {
+	return Options{Storage: c.Storage}.New(c, log)
+}
+
+// DefaultStorage is where account and certificate are kept if nothing else is said: where ghostunnel keeps them.
+func DefaultStorage() (string, error) {
+	data := os.Getenv("XDG_DATA_HOME")
+	if data == "" {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", fmt.Errorf("nowhere to keep certificates: %w: set it, or XDG_DATA_HOME", err)
+		}
+		data = filepath.Join(home, ".local", "share")
+	}
+	return filepath.Join(data, "certmagic"), nil
+}
 
 // New is the function New with options.
 func (o Options) New(c identity.ACME, log *slog.Logger) (identity.Obtainer, error) {
 	if o.Storage == "" {
-		data := os.Getenv("XDG_DATA_HOME")
-		if data == "" {
-			home, err := os.UserHomeDir()
-			if err != nil {
-				return nil, fmt.Errorf("nowhere to keep certificates: %w: set it, or XDG_DATA_HOME", err)
-			}
-			data = filepath.Join(home, ".local", "share")
+		var err error
+		if o.Storage, err = DefaultStorage(); err != nil {
+			return nil, err
 		}
-		o.Storage = filepath.Join(data, "certmagic")
 	}
 	return &obtainer{cfg: c, opt: o, log: log, obtained: make(chan struct{}, 1)}, nil
 }
