@@ -48,10 +48,14 @@ func (a *Attempt) Admit(ctx context.Context) bool {
 
 // peerOf is the name that a peer is counted by.
 func peerOf(rec *record.Record) string {
-	if !rec.Peer.IsZero() {
+	switch {
+	case rec.PeerClaimed: // let in for its key: whatever else is in its certificate is its own choice
+		return rec.Rule
+	case !rec.Peer.IsZero():
 		return rec.Peer.String()
+	default:
+		return rec.PeerSubject
 	}
-	return rec.PeerSubject
 }
 
 func (a *Attempt) evictBy(f context.CancelCauseFunc) {

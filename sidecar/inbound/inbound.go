@@ -148,7 +148,7 @@ func (h *Handler) sendProxyHeader(ctx context.Context, conn net.Conn, a *accept.
 	}
 	state := client.ConnectionState()
 	about.TLS = &state
-	if !a.Record.Peer.IsZero() {
+	if !a.Record.Peer.IsZero() && !a.Record.PeerClaimed {
 		about.SPIFFEID = a.Record.Peer.String()
 	}
 	header, err := proxyproto.Header(h.cfg.SendProxy, about)
