@@ -45,8 +45,10 @@ func (s spec) config() sidecar.Config {
 	if s.WorkloadAPIAddr != "" {
 		t.Identity.WorkloadAPI, t.Identity.SPIFFEID = s.WorkloadAPIAddr, s.SPIFFEID
 	}
-	t.Policy.AllowAll, t.Policy.AllowURIs, t.Policy.Wide = s.AllowAll, append(s.AllowURIs, s.VerifyURIs...), true
-	t.Policy.OwnTrustDomain = t.Mode == sidecar.Client && len(s.VerifyURIs) == 0
+	if len(t.Policy.Pins) == 0 {
+		t.Policy.AllowAll, t.Policy.AllowURIs, t.Policy.Wide = s.AllowAll, append(s.AllowURIs, s.VerifyURIs...), true
+		t.Policy.OwnTrustDomain = t.Mode == sidecar.Client && len(s.VerifyURIs) == 0
+	}
 	if t.Listen == "" {
 		t.Listen = "127.0.0.1:0"
 	}
