@@ -143,12 +143,12 @@ func (p *Pipe) abort() {
 func (p *Pipe) end(wait func()) {
 	p.state = ending
 	p.detach()
-	go func() {
+	p.spawn(func() {
 		wait()
 		p.mu.Lock()
 		p.close()
 		p.mu.Unlock()
-	}()
+	})
 }
 
 // detach takes the sockets back from the loop.
@@ -172,7 +172,16 @@ func (p *Pipe) close() {
 		w.src.sock.dropIn()
 		w.src.sock.dropOut()
 	}
-	go p.done(Result{Forward: p.ways[0].total, Backward: p.ways[1].total, Cause: p.cause, Err: p.err})
+	res := Result{Forward: p.ways[0].total, Backward: p.ways[1].total, Cause: p.cause, Err: p.err}
+	p.spawn(func() { p.done(res) })
+}
+
+func (p *Pipe) spawn(f func()) {
+	if p.loop == nil {
+		go f()
+		return
+	}
+	p.loop.Go(f)
 }
 
 // whyGone is the error of a socket that is gone.

@@ -31,6 +31,7 @@ type Loop struct {
 
 	clock atomic.Int64 // when it last woke, in nanoseconds since poller.start
 	turns atomic.Int64 // how often it did
+	woken atomic.Bool  // there are goroutines that the loop woke or started
 }
 
 // slot is a place for a socket.
@@ -83,24 +84,23 @@ func (l *Loop) run() {
 		if !ok {
 			return
 		}
-		n, err := unix.EpollWait(l.epfd, l.events[:], timeout)
-		if err != nil && err != unix.EINTR {
-			panic(fmt.Sprintf("waiting for sockets: %v", err))
-		}
+		n := l.wait(timeout)
 		now := l.sinceStart()
 		l.clock.Store(int64(now))
 		l.turns.Add(1)
-		l.collect(max(n, 0))
-		woken := false
+		l.collect(n)
 		for i, f := range l.fired {
-			woken = f.sock.fire(f.events) || woken
+			if f.sock.fire(f.events) {
+				l.woken.Store(true)
+			}
 			l.fired[i] = fired{}
 		}
 		for i, t := range l.batch {
 			t.Run()
 			l.batch[i] = nil
 		}
-		if woken || now-yielded > yieldAfter {
+		if l.woken.Load() || now-yielded > yieldAfter {
+			l.woken.Store(false)
 			runtime.Gosched()
 			yielded = now
 		}
@@ -109,10 +109,26 @@ func (l *Loop) run() {
 
 // yieldAfter is how long a loop goes on without a word to the runtime's scheduler.
 // From a goroutine that did not come by for 10 ms, sysmon takes the processor away
-// whenever it finds it in a system call, and starts a thread to run others; and
-// goroutines that were woken are queued behind the loop's, where perhaps nobody looks
-// while it is in the kernel.
+// whenever it finds it in a system call, and starts a thread to run others. Goroutines
+// that the loop woke are queued behind it, where perhaps nobody looks while it is in
+// the kernel.
 const yieldAfter = 4 * time.Millisecond
+
+// wait waits for events and returns how many there are.
+func (l *Loop) wait(timeout int) int {
+	n, err := unix.EpollWait(l.epfd, l.events[:], timeout)
+	if err != nil && err != unix.EINTR {
+		panic(fmt.Sprintf("waiting for sockets: %v", err))
+	}
+	return max(n, 0)
+}
+
+// Go starts f on a goroutine of its own. A Handler or Task uses it in place of the
+// go statement, after which f might wait for as long as the loop does.
+func (l *Loop) Go(f func()) {
+	go f()
+	l.woken.Store(true)
+}
 
 // rest says how long to wait, in milliseconds, for epoll_wait; not ok if the loop
 // is to end.
