@@ -207,7 +207,7 @@ func (c *Conn) connect(ctx context.Context, sa unix.Sockaddr) error {
 			return err
 		}
 		again := false
-		err := c.until(ctx, writing, func(fd int) error {
+		err := c.until(ctx.Done(), writing, func(fd int) error {
 			err := unix.Connect(fd, sa)
 			if err == unix.EINPROGRESS {
 				// Over the loopback interface it is done already, as the second call says.
@@ -224,6 +224,9 @@ func (c *Conn) connect(ctx context.Context, sa unix.Sockaddr) error {
 			}
 			return err
 		})
+		if err == errDone {
+			err = ctx.Err()
+		}
 		if err != nil || !again {
 			return err
 		}

@@ -1,7 +1,7 @@
 package poll
 
 import (
-	"context"
+	"errors"
 	"net"
 	"os"
 	"sync"
@@ -77,17 +77,20 @@ func (s *side) expired() bool {
 	return d != nil && d.passed.Load()
 }
 
-// await waits until something may have changed, or ctx ends.
-func (s *side) await(ctx context.Context) error {
-	if ctx == nil {
+// errDone says that the channel given to until was closed.
+var errDone = errors.New("given up")
+
+// await waits until something may have changed, or done is closed.
+func (s *side) await(done <-chan struct{}) error {
+	if done == nil {
 		<-s.changed
 		return nil
 	}
 	select {
 	case <-s.changed:
 		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+	case <-done:
+		return errDone
 	}
 }
 
@@ -107,8 +110,8 @@ func (w *waiting) side(d direction) *side {
 }
 
 // until calls op until it does not say EAGAIN, and waits in between: for the loop,
-// the deadline, the end of ctx, which may be nil, or that of the socket.
-func (s *sock) until(ctx context.Context, d direction, op func(fd int) error) error {
+// the deadline, the end of the socket, or that done, which may be nil, is closed.
+func (s *sock) until(done <-chan struct{}, d direction, op func(fd int) error) error {
 	turn := s.turn(d) // two that wait for one event would have to share it
 	turn.Lock()
 	defer turn.Unlock()
@@ -128,7 +131,7 @@ func (s *sock) until(ctx context.Context, d direction, op func(fd int) error) er
 		if again {
 			continue
 		}
-		if err := armed.side(d).await(ctx); err != nil {
+		if err := armed.side(d).await(done); err != nil {
 			return err
 		}
 	}
