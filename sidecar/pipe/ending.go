@@ -125,6 +125,16 @@ func (p *Pipe) bothOver() {
 	})
 }
 
+// resetBoth ends a pipe whose ends are not done: neither must take what it got for all
+// there was.
+func (p *Pipe) resetBoth() {
+	a, b := p.ways[0].src.sock, p.ways[1].src.sock
+	p.end(func() {
+		a.resetAfterFlush()
+		b.resetAfterFlush()
+	})
+}
+
 // abort ends the pipe with resets, also one that a goroutine is about to end.
 func (p *Pipe) abort() {
 	if p.state == closed {

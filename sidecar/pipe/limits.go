@@ -22,11 +22,7 @@ func (e *expiry) Run() {
 			continue
 		}
 		p.because(l.cause, l.err())
-		a, b := p.ways[0].src.sock, p.ways[1].src.sock
-		p.end(func() { // neither end must take what it got for all there was
-			a.resetAfterFlush()
-			b.resetAfterFlush()
-		})
+		p.resetBoth()
 		return
 	}
 	p.limit()

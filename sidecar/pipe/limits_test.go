@@ -112,3 +112,48 @@ func TestCountersAndActivity(t *testing.T) {
 		t.Errorf("%+v", res)
 	}
 }
+
+// Only what is idle is ended: not what was busy a moment ago, nor one whose end waits
+// for its answer, nor one whose bytes a slow reader has yet to take.
+func TestEndIdle(t *testing.T) {
+	eachPair(t, func(t *testing.T, a, b kind) {
+		poller := newPoller(t)
+		why := errors.New("enough")
+		idle, asking, slow := newRigIn(t, poller, a, b, Options{}, func(*nearEnd) {}), newRigIn(t, poller, a, b, Options{}, func(*nearEnd) {}),
+			newRigIn(t, poller, a, b, Options{}, func(*nearEnd) {})
+		if idle.pipe.EndIdle(time.Hour, why) {
+			t.Error("one that was active a moment ago was ended")
+		}
+		mustWrite(t, asking.near, "question")
+		closeWrite(t, asking.near)
+		_, err := io.ReadAll(asking.far)
+		check(t, err)
+		sent := make(chan int, 1)
+		const size = 32 << 20 // more than the kernel holds
+		go func() {
+			n, _ := slow.near.Write(make([]byte, size))
+			closeWrite(t, slow.near)
+			sent <- n
+		}()
+		eventually(t, "nothing was sent", func() bool {
+			slow.pipe.mu.Lock()
+			defer slow.pipe.mu.Unlock()
+			return slow.pipe.ways[0].unsent > 0
+		})
+		if asking.pipe.EndIdle(0, why) || slow.pipe.EndIdle(0, why) {
+			t.Error("one that is not idle was ended")
+		}
+		if n, err := io.Copy(io.Discard, slow.far); n != size || err != nil {
+			t.Errorf("%d bytes came, %v", n, err)
+		}
+		if n := <-sent; n != size {
+			t.Errorf("%d bytes sent", n)
+		}
+		if !idle.pipe.EndIdle(0, why) || idle.pipe.EndIdle(0, why) {
+			t.Error("the idle one was not ended, or twice")
+		}
+		if res := idle.wait(t); res.Cause != Aborted || res.Err != why {
+			t.Errorf("%+v", res)
+		}
+	})
+}

@@ -147,6 +147,27 @@ func (p *Pipe) Abort(cause error) {
 	p.abort()
 }
 
+// EndIdle ends the pipe if it is idle: no byte has moved for limit or is on its
+// way, and both ends may still send; one that is done sending waits for its answer.
+// Both ends see a reset, as neither said that it was done: the Cause is Aborted, Err
+// is cause. It reports whether the pipe was ended.
+func (p *Pipe) EndIdle(limit time.Duration, cause error) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	// By the clock of a loop at rest no time passes.
+	if p.state != moving || p.over > 0 || time.Since(p.loop.Time(p.active.Load())) < limit {
+		return false
+	}
+	for _, w := range p.ways {
+		if w.state != open || w.unsent > 0 || w.dst.sock.queued() > 0 {
+			return false
+		}
+	}
+	p.because(Aborted, cause)
+	p.resetBoth()
+	return true
+}
+
 // Active is when a byte last moved, or the pipe was started.
 func (p *Pipe) Active() time.Time {
 	p.mu.Lock()
