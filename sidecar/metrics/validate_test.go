@@ -37,7 +37,7 @@ func FuzzURLSecretsAreNotShown(f *testing.F) {
 	f.Fuzz(func(t *testing.T, secret string) {
 		const host = "json.test"
 		if len(secret) < 2 || strings.Contains("metrics_url http://"+host+": not a URL: give http://HOST:PORT/PATH names no host", secret) {
-			t.Skip()
+			return
 		}
 		for _, u := range []string{"http://u:" + secret + "@" + host, "http://" + host + "/in?token=" + secret} {
 			err := metrics.Config{URL: u}.Validate()
