@@ -31,9 +31,12 @@ type handler struct {
 
 func (h *handler) Connect(ctx context.Context, a *accept.Attempt) (client, target *pipe.End) {
 	name := make([]byte, 1)
-	if _, err := io.ReadFull(a.Conn, name); err != nil || name[0] == 'h' {
-		defer context.AfterFunc(ctx, func() { a.Conn.Close() })()
+	stop := context.AfterFunc(ctx, func() { a.Conn.Close() })
+	_, err := io.ReadFull(a.Conn, name)
+	if err == nil && name[0] == 'h' {
 		io.Copy(io.Discard, a.Conn)
+	}
+	if !stop() || err != nil || name[0] == 'h' {
 		a.Conn.Close()
 		a.Record.End(record.HandshakeTimeout, context.Cause(ctx))
 		return nil, nil
@@ -66,12 +69,13 @@ func (h *handler) Connect(ctx context.Context, a *accept.Attempt) (client, targe
 
 // rig is a running Loop.
 type rig struct {
-	t      *testing.T
-	full   accept.Settings
-	addr   string
-	loop   *accept.Loop
-	cancel context.CancelFunc
-	ended  chan error
+	t       *testing.T
+	full    accept.Settings
+	metrics *metrics.Set
+	addr    string
+	loop    *accept.Loop
+	cancel  context.CancelFunc
+	ended   chan error
 
 	mu      sync.Mutex
 	changed *sync.Cond
@@ -108,14 +112,15 @@ func start(t *testing.T, s accept.Settings) *rig {
 		t.Fatal(err)
 	}
 	s.Handler, s.Tunnel, s.Direction, s.Target = &handler{poller: poller, echo: echo(t)}, "test", record.Inbound, "echo"
-	s.Metrics = metrics.New(metrics.Config{}).Tunnel("test", record.Inbound)
+	set := metrics.New(metrics.Config{Serve: true})
+	s.Metrics = set.Tunnel("test", record.Inbound)
 	if s.ConnectTimeout == 0 {
 		s.ConnectTimeout = limit
 	}
 	if s.ShutdownTimeout == 0 {
 		s.ShutdownTimeout = limit
 	}
-	r := &rig{t: t, full: s, addr: l.Addr().String(), ended: make(chan error, 1)}
+	r := &rig{t: t, full: s, metrics: set, addr: l.Addr().String(), ended: make(chan error, 1)}
 	r.changed = sync.NewCond(&r.mu)
 	r.loop = &accept.Loop{Listener: l, Log: slog.New(r)}
 	r.loop.Set(&s)
