@@ -70,7 +70,7 @@ func TestGap29TrafficIsCounted(t *testing.T) {
 		`lanyard_sidecar_open_connections{direction="outbound",tunnel="strict"}`:                                                            "0",
 		`lanyard_sidecar_connections_total{direction="outbound",peer_trust_domain="one.test",reason="closed",tunnel="out"}`:                 "3",
 		`lanyard_sidecar_connections_total{direction="inbound",peer_trust_domain="one.test",reason="closed",tunnel="in"}`:                   "3",
-		`lanyard_sidecar_connections_total{direction="inbound",peer_trust_domain="none",reason="refused_by_peer",tunnel="in"}`:          "1",
+		`lanyard_sidecar_connections_total{direction="inbound",peer_trust_domain="none",reason="refused_by_peer",tunnel="in"}`:              "1",
 		`lanyard_sidecar_forwarded_bytes_total{direction="outbound",peer_trust_domain="one.test",tunnel="out"}`:                             "11",
 		`lanyard_sidecar_returned_bytes_total{direction="outbound",peer_trust_domain="one.test",tunnel="out"}`:                              "11",
 		`lanyard_sidecar_forwarded_bytes_total{direction="inbound",peer_trust_domain="one.test",tunnel="in"}`:                               "11",

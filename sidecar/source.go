@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -50,6 +51,7 @@ func (src *source) run(ctx context.Context, lost func()) {
 	src.life, src.end = context.WithCancel(ctx)
 	go func() {
 		defer close(src.ended)
+		defer src.end()
 		err := src.Run(src.life)
 		if err == nil || src.life.Err() != nil {
 			return
@@ -69,6 +71,24 @@ func (src *source) stop(ctx context.Context) {
 	}
 	src.end()
 	<-src.ended
+}
+
+// errNotKept is why nobody waits for an identity that nothing will bring.
+var errNotKept = errors.New("its tunnel has another one now, or none")
+
+// Wait is that of the Source, but for as long as something runs at most.
+func (src *source) Wait(ctx context.Context) (*identity.Identity, error) {
+	if id, err := src.Current(); err == nil {
+		return id, nil
+	}
+	waiting, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(src.life, cancel)()
+	id, err := src.Source.Wait(waiting)
+	if err != nil && ctx.Err() == nil {
+		err = fmt.Errorf("%w: %w", err, cmp.Or(src.failed(), errNotKept))
+	}
+	return id, err
 }
 
 // failed is why there will never be an identity; nil if there may be.

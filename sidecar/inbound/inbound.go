@@ -100,6 +100,9 @@ func (h *Handler) handshake(ctx context.Context, sock *pipe.Socket, a *accept.At
 	id, err := h.cfg.Identity.Wait(ctx)
 	if err != nil {
 		a.Record.End(tlsend.NoIdentity(ctx, err))
+		if ctx.Err() == nil { // nobody brings one any more
+			a.Record.End(record.NoIdentity, err)
+		}
 		sock.Close()
 		return nil, false
 	}

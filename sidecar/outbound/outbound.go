@@ -64,6 +64,9 @@ func (h *Handler) connectTarget(ctx context.Context, a *accept.Attempt) *pipe.En
 	id, err := h.cfg.Identity.Wait(ctx)
 	if err != nil {
 		rec.End(tlsend.NoIdentity(ctx, err))
+		if ctx.Err() == nil { // nobody brings one any more
+			rec.End(record.NoIdentity, err)
+		}
 		return nil
 	}
 	rec.Own = id.ID()
