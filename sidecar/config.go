@@ -42,7 +42,7 @@ func (m Mode) Direction() record.Direction {
 const (
 	DefaultShutdownTimeout = 5 * time.Minute
 	DefaultConnectTimeout  = 10 * time.Second
-	// DefaultDrainIdle is how long a connection may be silent during a shutdown.
+	// DefaultDrainIdle is how long a connection may be idle during a shutdown.
 	DefaultDrainIdle = 15 * time.Second
 	// DefaultHandshakes is how many connections of a tunnel may be set up at once.
 	DefaultHandshakes = 1000
@@ -56,7 +56,8 @@ type Config struct {
 	Metrics metrics.Config
 	// ShutdownTimeout is how long open connections may go on after the end was
 	// asked for; 0 is DefaultShutdownTimeout. DrainIdle is how long one of them may
-	// be silent then; 0 is DefaultDrainIdle, less than 0 for as long as the rest.
+	// be idle then; 0 is DefaultDrainIdle, less than 0 for as long as the rest. One
+	// whose end is done sending waits for its answer, and is not idle.
 	ShutdownTimeout, DrainIdle time.Duration
 	// IdentityTimeout is how long each identity may take to come at the start; Run
 	// then ends with an error. 0 is for ever: connections are refused meanwhile.

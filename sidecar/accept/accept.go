@@ -44,7 +44,7 @@ type Settings struct {
 	CloseAtOnce                       bool
 	Limits                            Limits
 	// ShutdownTimeout is how long connections may go on after Run's ctx ended, and
-	// DrainIdle how long one may then be silent; 0 leaves silent ones alone.
+	// DrainIdle how long one may then be idle (see endIdle); 0 leaves idle ones alone.
 	ShutdownTimeout, DrainIdle time.Duration
 }
 

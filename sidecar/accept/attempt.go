@@ -28,7 +28,6 @@ type Attempt struct {
 	// Guarded by Loop.mu.
 	pipe *pipe.Pipe // nil unless it is among the open ones
 	over bool       // its pipe has ended
-	idle bool       // it was ended because it was silent while draining
 }
 
 // Admit counts the connection for its peer, which a.Record names and which has

@@ -26,14 +26,14 @@ func (l *Loop) drain(force context.CancelCauseFunc) error {
 		ticker := time.NewTicker(max(s.DrainIdle/8, time.Millisecond))
 		defer ticker.Stop()
 		tick = ticker.C
-		l.endIdle(time.Now(), s.DrainIdle)
+		l.endIdle(s.DrainIdle)
 	}
 	for {
 		select {
 		case <-done:
 			return nil
-		case now := <-tick:
-			l.endIdle(now, s.DrainIdle)
+		case <-tick:
+			l.endIdle(s.DrainIdle)
 		case <-deadline.C:
 			left := l.Open()
 			if left == 0 {
@@ -49,15 +49,14 @@ func (l *Loop) drain(force context.CancelCauseFunc) error {
 	}
 }
 
-// endIdle ends the connections that have been silent for limit.
-func (l *Loop) endIdle(now time.Time, limit time.Duration) {
+// endIdle ends the connections that have been idle for limit. Those of which one
+// end is done and waits for its answer, and those of which bytes are still on their
+// way to a slow reader, are silent and not idle.
+func (l *Loop) endIdle(limit time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for a := range l.open {
-		if !a.idle && now.Sub(a.pipe.Active()) >= limit {
-			a.idle = true
-			a.pipe.Abort(errIdle)
-		}
+		a.pipe.EndIdle(limit, errIdle)
 	}
 }
 

@@ -1,6 +1,9 @@
 package accept_test
 
 import (
+	"io"
+	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -50,5 +53,41 @@ func TestTimeLimits(t *testing.T) {
 				t.Error(got)
 			}
 		})
+	}
+}
+
+// A client that is done sending waits for its answer, however long that takes: it is not idle.
+func TestGap25DrainSparesThoseThatWaitForAnAnswer(t *testing.T) {
+	r := start(t, accept.Settings{DrainIdle: 20 * time.Millisecond})
+	asking := r.connect("aquestion!")
+	expect(t, asking, "question!")
+	asking.(*net.TCPConn).CloseWrite()
+	idle := r.connect("bone")
+	expect(t, idle, "one")
+	r.cancel()
+	gone(t, idle) // and the other one was silent for longer
+	r.answer()
+	if rest, err := io.ReadAll(asking); string(rest) != "answer" || err != nil {
+		t.Errorf("%q, %v", rest, err)
+	}
+	if got := r.causes(2); !slices.Contains(got, "closed") {
+		t.Error(got)
+	}
+}
+
+// What a slow reader has not taken yet is not lost because nothing else moves.
+func TestGap25DrainLosesNoBytes(t *testing.T) {
+	const size = 1 << 20
+	r := start(t, accept.Settings{DrainIdle: 20 * time.Millisecond})
+	slow := r.connect("a")
+	if _, err := slow.Write(make([]byte, size)); err != nil {
+		t.Fatal(err)
+	}
+	idle := r.connect("bone")
+	expect(t, idle, "one")
+	r.cancel()
+	gone(t, idle)
+	if n, _ := io.Copy(io.Discard, slow); n != size {
+		t.Errorf("%d bytes, want %d", n, size)
 	}
 }
