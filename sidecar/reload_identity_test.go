@@ -53,13 +53,17 @@ func TestAnIdentityThatIsGivenUp(t *testing.T) {
 		made.Add(1)
 		return o, nil
 	}}}
-	m := startMany(t, sidecar.Config{Tunnels: []sidecar.Tunnel{in, out, web}, Deps: deps})
+	m := startMany(t, sidecar.Config{Tunnels: []sidecar.Tunnel{in, out, web}, Deps: deps, Status: sidecar.Status{Listen: "http://127.0.0.1:0"}})
 	o.giveUp <- errors.New("the authority says no")
 	if rec := m.log.await("an identity is given up, and its tunnels refuse every connection: reload to try again", 1)[0]; rec["error"] != "the authority says no" {
 		t.Errorf("%v", rec)
 	}
 	if got, err := roundTrip(t, out.Listen, "x"); got != "x" || err != nil {
 		t.Errorf("the other tunnels: %q, %v", got, err)
+	}
+	code, body := getStatus(t, "tcp", m.status)
+	if code != 503 || !body.Tunnels[0].OK || body.Tunnels[2].OK || body.Identities[2].SourceError != "the authority says no" {
+		t.Errorf("%d, %+v", code, body)
 	}
 	check(t, m.with(t, in, out, web))
 	if n := made.Load(); n != 2 {

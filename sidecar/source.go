@@ -91,6 +91,15 @@ func (src *source) Wait(ctx context.Context) (*identity.Identity, error) {
 	return id, err
 }
 
+// Status is that of the Source, and why there will be no better one.
+func (src *source) Status() identity.Status {
+	s := src.Source.Status()
+	if err := src.failed(); err != nil {
+		s.Connected, s.ConnectionErr = false, err
+	}
+	return s
+}
+
 // failed is why there will never be an identity; nil if there may be.
 func (src *source) failed() error {
 	if err := src.failure.Load(); err != nil {

@@ -2,70 +2,22 @@ package accept_test
 
 import (
 	"context"
-	"errors"
 	"io"
 	"log/slog"
 	"net"
 	"runtime"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/lanyard-mtls/lanyard/sidecar/accept"
 	"github.com/lanyard-mtls/lanyard/sidecar/metrics"
-	"github.com/lanyard-mtls/lanyard/sidecar/pipe"
 	"github.com/lanyard-mtls/lanyard/sidecar/poll"
 	"github.com/lanyard-mtls/lanyard/sidecar/record"
 )
 
 const limit = 30 * time.Second
-
-// handler brings connections up as their first byte says: "h" hangs, any other is the name of the peer, whose bytes then
-// come back, but for "d", whose target is down.
-type handler struct {
-	buffers pipe.Buffers
-	poller  *poll.Poller
-	echo    string // address of an echo server
-}
-
-func (h *handler) Connect(ctx context.Context, a *accept.Attempt) (client, target *pipe.End) {
-	name := make([]byte, 1)
-	stop := context.AfterFunc(ctx, func() { a.Conn.Close() })
-	_, err := io.ReadFull(a.Conn, name)
-	if err == nil && name[0] == 'h' {
-		io.Copy(io.Discard, a.Conn)
-	}
-	if !stop() || err != nil || name[0] == 'h' {
-		a.Conn.Close()
-		a.Record.End(record.HandshakeTimeout, context.Cause(ctx))
-		return nil, nil
-	}
-	a.Record.PeerSubject = string(name)
-	if !a.Admit(ctx) {
-		a.Conn.Close()
-		return nil, nil
-	}
-	backend, err := h.poller.Dial(ctx, "tcp", h.echo, poll.DialOptions{})
-	if err == nil && name[0] == 'd' {
-		backend.Close()
-		err = errors.New("down")
-	}
-	if err != nil {
-		a.Conn.Close()
-		a.Record.End(record.DialFailed, err)
-		if ctx.Err() != nil {
-			a.Record.End(record.Shutdown, context.Cause(ctx))
-		}
-		return nil, nil
-	}
-	in, err := pipe.NewSocket(a.Conn, &h.buffers)
-	out, outErr := pipe.NewSocket(backend, &h.buffers)
-	if err := errors.Join(err, outErr); err != nil {
-		panic(err)
-	}
-	return pipe.Plain(in), pipe.Plain(out)
-}
 
 // rig is a running Loop.
 type rig struct {
@@ -80,7 +32,9 @@ type rig struct {
 
 	mu      sync.Mutex
 	changed *sync.Cond
-	records []slog.Record
+	records []slog.Record // of connections
+
+	troubles atomic.Int32 // other records
 }
 
 // Enabled, Handle, WithAttrs and WithGroup make it a slog.Handler that keeps the records of connections.
@@ -93,11 +47,19 @@ func (r *rig) Handle(_ context.Context, rec slog.Record) error {
 	if rec.Message == "connection" {
 		r.records = append(r.records, rec)
 		r.changed.Broadcast()
+	} else {
+		r.troubles.Add(1)
 	}
 	return nil
 }
 
 func start(t *testing.T, s accept.Settings) *rig {
+	t.Helper()
+	return startWith(t, s, func(l net.Listener) net.Listener { return l })
+}
+
+// startWith has the Loop listen through what wrap returns.
+func startWith(t *testing.T, s accept.Settings, wrap func(net.Listener) net.Listener) *rig {
 	t.Helper()
 	goroutines := runtime.NumGoroutine()
 	poller, err := poll.New(poll.Config{Loops: 1})
@@ -125,7 +87,7 @@ func start(t *testing.T, s accept.Settings) *rig {
 	r := &rig{t: t, full: s, metrics: set, addr: l.Addr().String(), ended: make(chan error, 1)}
 	r.answer = sync.OnceFunc(func() { close(over) })
 	r.changed = sync.NewCond(&r.mu)
-	r.loop = &accept.Loop{Listener: l, Log: slog.New(r)}
+	r.loop = &accept.Loop{Listener: wrap(l), Log: slog.New(r)}
 	r.loop.Set(&s)
 	ctx, cancel := context.WithCancel(t.Context())
 	r.cancel = cancel
@@ -225,31 +187,4 @@ func gone(t *testing.T, c net.Conn) {
 	if n, err := io.Copy(io.Discard, c); n > 0 {
 		t.Fatalf("%d bytes more, %v", n, err)
 	}
-}
-
-// echo is the address of a server that sends back what comes, and ends when its client does; one that
-// ends with "!" gets an answer, once over is closed.
-func echo(t *testing.T, over <-chan struct{}) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var all sync.WaitGroup
-	all.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			all.Go(func() {
-				defer c.Close()
-				if said, err := io.ReadAll(io.TeeReader(c, c)); err == nil && strings.HasSuffix(string(said), "!") {
-					<-over
-					io.WriteString(c, "answer")
-				}
-			})
-		}
-	})
-	t.Cleanup(func() { l.Close() })
-	return l.Addr().String()
 }
