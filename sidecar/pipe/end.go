@@ -74,8 +74,12 @@ func (e *End) nextTLS() (*buffer, error) {
 	if !e.undecrypted() {
 		return nil, nil
 	}
-	buf := e.sock.buffers.take()
-	n, err := e.readRecords(buf.array[:])
+	size := readLittle
+	if e.sock.in != nil {
+		size = len(e.sock.in.data)
+	}
+	buf := e.sock.buffers.take(size)
+	n, err := e.readRecords(buf.array)
 	if err == error(wouldBlock{}) {
 		err = nil
 	}
@@ -132,6 +136,7 @@ func (e *End) write(buf *buffer) error {
 	if e.tls == nil {
 		return e.sock.send(buf)
 	}
+	e.sock.expect(len(buf.data))
 	_, err := e.tls.Write(buf.data)
 	e.sock.buffers.give(buf)
 	if flushErr := e.sock.flush(); flushErr != nil {

@@ -122,7 +122,7 @@ func piecemeal(t *testing.T, f *fed, sizes []byte) ([]byte, error) {
 		if size == 0 {
 			sock.inErr = io.EOF
 		} else {
-			sock.in = sock.buffers.take()
+			sock.in = sock.buffers.take(size)
 			sock.in.data = append(sock.in.array[:0], f.stream[:size]...)
 			f.stream = f.stream[size:]
 		}

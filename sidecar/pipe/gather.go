@@ -17,11 +17,17 @@ func (s *Socket) Write(b []byte) (int, error) {
 		return 0, s.outErr
 	}
 	if s.out == nil {
-		s.out = s.buffers.take()
-		s.out.data = s.out.array[:0]
+		s.expect(0)
 	}
 	s.out.data = append(s.out.data, b...)
 	return len(b), nil
+}
+
+// expect makes room to gather what n bytes become as records. Nothing may be waiting
+// to be written.
+func (s *Socket) expect(n int) {
+	s.out = s.buffers.take(n)
+	s.out.data = s.out.array[:0]
 }
 
 // send writes buf, which it takes over: what the kernel does not take at once is
@@ -42,6 +48,10 @@ func (s *Socket) flush() error {
 	if s.out == nil || s.outErr != nil {
 		return s.outErr
 	}
+	if len(s.out.data) == 0 {
+		s.dropOut()
+		return nil
+	}
 	n, err := s.TryWrite(s.out.data)
 	s.out.data = s.out.data[n:]
 	if err == unix.EAGAIN {
@@ -57,7 +67,7 @@ func (s *Socket) flush() error {
 
 // maxLeft is the most that may wait to be written, in bytes: what one End.write
 // makes, and more than a thousand key updates.
-const maxLeft = bufferSize + 32<<10
+const maxLeft = readMuch + slack + 32<<10
 
 // errFlooded ends a connection that would have us keep key updates without limit.
 var errFlooded = errors.New("peer asks for key updates and does not read the answers")

@@ -117,10 +117,10 @@ func TestCountersAndActivity(t *testing.T) {
 // for its answer, nor one whose bytes a slow reader has yet to take.
 func TestEndIdle(t *testing.T) {
 	eachPair(t, func(t *testing.T, a, b kind) {
-		poller := newPoller(t)
+		process := newProcess(t, 0)
 		why := errors.New("enough")
-		idle, asking, slow := newRigIn(t, poller, a, b, Options{}, func(*nearEnd) {}), newRigIn(t, poller, a, b, Options{}, func(*nearEnd) {}),
-			newRigIn(t, poller, a, b, Options{}, func(*nearEnd) {})
+		idle, asking, slow := process.rig(t, a, b, Options{}, func(*nearEnd) {}), process.rig(t, a, b, Options{}, func(*nearEnd) {}),
+			process.rig(t, a, b, Options{}, func(*nearEnd) {})
 		if idle.pipe.EndIdle(time.Hour, why) {
 			t.Error("one that was active a moment ago was ended")
 		}

@@ -1,7 +1,7 @@
 package pipe
 
 // budget is how many bytes move one way before other connections have their turn.
-const budget = readSize
+const budget = readMuch
 
 // turn does what can be done now. mu is held, as for all that it calls.
 func (p *Pipe) turn() {
@@ -74,7 +74,7 @@ func (p *Pipe) move(w *way) (more bool) {
 			return false
 		}
 		if buf == nil {
-			moved += readSize // records that hold nothing take time as well
+			moved += readLittle // records that hold nothing take time as well
 			continue
 		}
 		n := len(buf.data)

@@ -39,16 +39,30 @@ type nearEnd struct {
 // newRigWith is newRig with limits, and the near end changed.
 func newRigWith(t testing.TB, a, b kind, opt Options, change func(*nearEnd)) *rig {
 	t.Helper()
-	return newRigIn(t, newPoller(t), a, b, opt, change)
+	return newProcess(t, 0).rig(t, a, b, opt, change)
 }
 
-// newRigIn is newRigWith in a Poller that may have others.
-func newRigIn(t testing.TB, poller *poll.Poller, a, b kind, opt Options, change func(*nearEnd)) *rig {
+// process is what the pipes of one share.
+type process struct {
+	poller  *poll.Poller
+	buffers *Buffers
+}
+
+// newProcess has that many event loops, or as many as there are by default.
+func newProcess(t testing.TB, loops int) process {
 	t.Helper()
-	r := &rig{buffers: new(Buffers), result: make(chan Result, 1)}
+	p, err := poll.New(poll.Config{Loops: loops})
+	check(t, err)
+	t.Cleanup(func() { check(t, p.Close()) })
+	return process{p, new(Buffers)}
+}
+
+func (p process) rig(t testing.TB, a, b kind, opt Options, change func(*nearEnd)) *rig {
+	t.Helper()
+	r := &rig{buffers: p.buffers, result: make(chan Result, 1)}
 	var aEnd, bEnd *End
-	r.near, aEnd = link(t, poller, a, r.buffers, change)
-	r.far, bEnd = link(t, poller, b, r.buffers, func(*nearEnd) {})
+	r.near, aEnd = p.link(t, a, change)
+	r.far, bEnd = p.link(t, b, func(*nearEnd) {})
 	done := make(chan struct{})
 	r.pipe = Start(aEnd, bEnd, opt, func(res Result) {
 		r.result <- res
@@ -66,16 +80,8 @@ func newRigIn(t testing.TB, poller *poll.Poller, a, b kind, opt Options, change 
 	return r
 }
 
-func newPoller(t testing.TB) *poll.Poller {
-	t.Helper()
-	p, err := poll.New(poll.Config{})
-	check(t, err)
-	t.Cleanup(func() { check(t, p.Close()) })
-	return p
-}
-
 // link connects a far end to an End of a pipe.
-func link(t testing.TB, poller *poll.Poller, k kind, buffers *Buffers, change func(*nearEnd)) (net.Conn, *End) {
+func (p process) link(t testing.TB, k kind, change func(*nearEnd)) (net.Conn, *End) {
 	t.Helper()
 	network, address := "tcp", "127.0.0.1:0"
 	if k == uds {
@@ -88,14 +94,14 @@ func link(t testing.TB, poller *poll.Poller, k kind, buffers *Buffers, change fu
 	lc.SetMultipathTCP(false)
 	listener, err := lc.Listen(t.Context(), network, address)
 	check(t, err)
-	l, err := poller.Listener(listener)
+	l, err := p.poller.Listener(listener)
 	check(t, err)
 	defer l.Close()
 	outer, err := net.Dial(network, l.Addr().String())
 	check(t, err)
 	inner, err := l.Accept()
 	check(t, err)
-	sock, err := NewSocket(inner, buffers)
+	sock, err := NewSocket(inner, p.buffers)
 	check(t, err)
 	if k == tcp || k == uds {
 		return outer, Plain(sock)

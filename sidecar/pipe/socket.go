@@ -23,6 +23,7 @@ type Socket struct {
 	piped   bool // a pipe has taken it over
 
 	in      *buffer // taken in and not handed out yet
+	bulk    bool    // much came at once
 	inErr   error   // what the last read said; io.EOF after a FIN
 	sawEnd  bool    // Read has returned inErr
 	records records // where Read is
@@ -98,8 +99,12 @@ func (s *Socket) fill() (more bool, err error) {
 	if s.in != nil || s.inErr != nil {
 		return false, s.inErr
 	}
-	buf := s.buffers.take()
-	n, err := s.TryRead(buf.array[:readSize])
+	want := readLittle
+	if s.bulk && !s.buffers.scarce() {
+		want = readMuch
+	}
+	buf := s.buffers.take(want)
+	n, err := s.TryRead(buf.array[:want])
 	if err != nil {
 		s.buffers.give(buf)
 		if err == io.EOF && s.wasReset() {
@@ -110,9 +115,11 @@ func (s *Socket) fill() (more bool, err error) {
 		}
 		return false, err
 	}
+	// It is not bulk any more when little came.
+	s.bulk = n >= readLittle || s.bulk && n > readLittle/4
 	buf.data = buf.array[:n]
 	s.in = buf
-	return n == readSize, nil
+	return n == want, nil
 }
 
 // wasReset tells a reset from a FIN after a read of zero bytes. The kernel reports
