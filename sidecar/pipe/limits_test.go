@@ -9,8 +9,8 @@ import (
 
 func TestIdleTimeout(t *testing.T) {
 	eachPair(t, func(t *testing.T, a, b kind) {
-		t.Parallel() // it mostly waits
-		idle := 300 * time.Millisecond
+		t.Parallel()                    // it mostly waits
+		idle := 1500 * time.Millisecond // a machine that has other things to do may sleep long
 		r := newRigWith(t, a, b, Options{IdleTimeout: idle}, func(*nearEnd) {})
 		// Bytes either way keep it going.
 		start := time.Now()
@@ -42,15 +42,15 @@ func TestCloseTimeout(t *testing.T) {
 	for _, p := range [][2]kind{{tls13, tcp}, {tcp, tls13}, {tcp, tcp}} {
 		t.Run(string(p[0])+"-"+string(p[1]), func(t *testing.T) {
 			t.Parallel()
-			r := newRigWith(t, p[0], p[1], Options{CloseTimeout: 200 * time.Millisecond}, func(*nearEnd) {})
+			r := newRigWith(t, p[0], p[1], Options{CloseTimeout: 1500 * time.Millisecond}, func(*nearEnd) {})
 			mustWrite(t, r.near, "x")
-			time.Sleep(300 * time.Millisecond)
+			time.Sleep(1700 * time.Millisecond)
 			closeWrite(t, r.near)
 			_, err := io.ReadAll(r.far)
 			check(t, err)
 			for range 4 {
 				mustWrite(t, r.far, "y")
-				time.Sleep(100 * time.Millisecond)
+				time.Sleep(400 * time.Millisecond) // together longer than the limit
 			}
 			if res := r.wait(t); res.Cause != CloseTimeout || res.Forward != 1 || res.Backward != 4 {
 				t.Errorf("%+v", res)

@@ -27,17 +27,13 @@ func TestBusyOnesLeaveOthersTheirTurn(t *testing.T) {
 	}
 	r := process.rig(t, tls13, tcp, Options{}, func(*nearEnd) {})
 	one := make([]byte, 1)
-	start := time.Now()
-	for range 200 {
+	for range 50 { // within the ends' deadlines
 		mustWrite(t, r.near, "x")
 		_, err := io.ReadFull(r.far, one)
 		check(t, err)
 		mustWrite(t, r.far, "y")
 		_, err = io.ReadFull(r.near, one)
 		check(t, err)
-	}
-	if took := time.Since(start); took > 20*time.Second { // 100 ms each, on a machine that has other things to do
-		t.Errorf("200 round trips took %v", took)
 	}
 }
 
@@ -48,9 +44,6 @@ func TestBackPressureKeepsOneBuffer(t *testing.T) {
 		t.Run(string(p[0])+"-"+string(p[1]), func(t *testing.T) {
 			t.Parallel() // it mostly waits
 			r := newRig(t, p[0], p[1])
-			deadline := time.Now().Add(300 * time.Millisecond)
-			r.near.SetWriteDeadline(deadline)
-			r.far.SetWriteDeadline(deadline)
 			var ends sync.WaitGroup
 			for _, end := range []io.Writer{r.near, r.far} {
 				ends.Go(func() {
@@ -61,6 +54,14 @@ func TestBackPressureKeepsOneBuffer(t *testing.T) {
 					}
 				})
 			}
+			eventually(t, "nothing is held back", func() bool {
+				r.pipe.mu.Lock()
+				defer r.pipe.mu.Unlock()
+				return r.pipe.ways[0].dst.sock.out != nil && r.pipe.ways[1].dst.sock.out != nil
+			})
+			time.Sleep(100 * time.Millisecond) // they go on sending
+			r.near.SetWriteDeadline(time.Unix(1, 0))
+			r.far.SetWriteDeadline(time.Unix(1, 0))
 			ends.Wait()
 			r.pipe.mu.Lock()
 			defer r.pipe.mu.Unlock()
