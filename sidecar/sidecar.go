@@ -83,6 +83,9 @@ func (s *Sidecar) Run(ctx context.Context) (err error) {
 	running, end := context.WithCancel(ctx)
 	defer end()
 	cfg, err := s.checked(ctx, s.cfg)
+	if ctx.Err() != nil {
+		return nil // told to end while names were looked up
+	}
 	if err != nil {
 		return err
 	}

@@ -98,6 +98,8 @@ func (l *Loop) Run(ctx context.Context) error {
 	acceptErr := l.accept(ctx, func(a *Attempt) { l.handle(life, connCtx, a) })
 	if ctx.Err() != nil {
 		acceptErr = nil // the listener was closed by us
+	} else {
+		l.Log.Error("no more connections are accepted", "tunnel", l.settings.Load().Tunnel, "error", acceptErr)
 	}
 	l.draining.Store(true)
 	l.Listener.Close()

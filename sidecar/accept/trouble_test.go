@@ -41,13 +41,14 @@ func TestFailuresToAcceptPass(t *testing.T) {
 	}
 }
 
-// A listener that is closed by somebody else ends the loop, with an error.
+// A listener that is closed by somebody else ends the loop, which says so before it waits for its connections.
 func TestAListenerThatIsGone(t *testing.T) {
 	var listener net.Listener
 	r := startWith(t, accept.Settings{}, func(l net.Listener) net.Listener { listener = l; return l })
 	c := r.connect("ax")
 	expect(t, c, "x")
 	listener.Close()
+	await(t, "told", func() bool { return r.troubles.Load() == 1 })
 	c.Close()
 	if err := r.wait(); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("%v", err)
