@@ -11,10 +11,12 @@ const (
 	trimPause = 20 * time.Second // between two times that it is, at least
 )
 
-// trim gives memory back to the kernel, as the runtime alone takes many minutes,
-// until p is closed.
+// trim gives memory back to the kernel, as the runtime alone takes many minutes, and
+// paces the collection of garbage, until p is closed.
 func (p *Poller) trim() {
 	var t trimmer
+	pace := newPacer()
+	defer pace.stop()
 	tick := time.NewTicker(trimCheck)
 	defer tick.Stop()
 	for {
@@ -22,6 +24,7 @@ func (p *Poller) trim() {
 		case <-p.stop:
 			return
 		case now := <-tick.C:
+			pace.adjust()
 			if t.due(now, p.open.Load(), p.turns()) {
 				runtime.GC() // what is in a sync.Pool survives one collection
 				debug.FreeOSMemory()
@@ -50,6 +53,7 @@ type trimmer struct {
 	peak    int64     // the most sockets since then
 	seen    int64     // turns at the last look
 	trimmed int64     // turns when it was time
+	began   bool      // it was time once: starting leaves something to collect, too
 }
 
 // due is called every trimCheck.
@@ -58,9 +62,9 @@ func (t *trimmer) due(now time.Time, open, turns int64) bool {
 	rests := turns-t.seen < trimRest
 	t.seen = turns
 	fell := t.peak-open >= trimFall && open <= t.peak-t.peak/4
-	if !fell && !(rests && turns-t.trimmed >= trimWork) || now.Sub(t.last) < trimPause {
+	if !fell && !(rests && (turns-t.trimmed >= trimWork || !t.began)) || now.Sub(t.last) < trimPause {
 		return false
 	}
-	t.last, t.peak, t.trimmed = now, open, turns
+	t.last, t.peak, t.trimmed, t.began = now, open, turns, true
 	return true
 }
