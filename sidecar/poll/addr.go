@@ -4,18 +4,20 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// addrOf is sa in the words of package net.
-func addrOf(sa unix.Sockaddr) net.Addr {
+// addrOf is sa in the words of package net. It is of package syscall, as x/sys/unix
+// asks the kernel for the protocol of each address.
+func addrOf(sa syscall.Sockaddr) net.Addr {
 	switch sa := sa.(type) {
-	case *unix.SockaddrInet4:
+	case *syscall.SockaddrInet4:
 		return &net.TCPAddr{IP: sa.Addr[:], Port: sa.Port}
-	case *unix.SockaddrInet6:
+	case *syscall.SockaddrInet6:
 		return net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap().WithZone(zone(sa.ZoneId)), uint16(sa.Port)))
-	case *unix.SockaddrUnix:
+	case *syscall.SockaddrUnix:
 		return &net.UnixAddr{Name: sa.Name, Net: "unix"}
 	default: // of a UNIX client without an address, some kernels say nothing
 		return unknownAddr("unix")

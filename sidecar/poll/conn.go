@@ -122,7 +122,7 @@ func (c *Conn) LocalAddr() net.Addr {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.local == nil && c.fd >= 0 {
-		if sa, err := unix.Getsockname(c.fd); err == nil {
+		if sa, err := syscall.Getsockname(c.fd); err == nil {
 			c.local = addrOf(sa)
 		}
 	}

@@ -93,11 +93,11 @@ func (l *Listener) SetOptions(opt ListenOptions) error {
 // net.ErrClosed is for the moment, as too many open files are.
 func (l *Listener) Accept() (net.Conn, error) {
 	var fd int
-	var from unix.Sockaddr
+	var from syscall.Sockaddr
 	err := l.until(nil, reading, func(listening int) error {
 		var err error
 		for {
-			fd, from, err = unix.Accept4(listening, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+			fd, from, err = syscall.Accept4(listening, syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC)
 			if err != unix.ECONNABORTED { // it was gone before it was accepted
 				return err
 			}
