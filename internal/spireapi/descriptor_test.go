@@ -22,8 +22,13 @@ import (
 
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/agentv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/bundlev1"
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/debugv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/entryv1"
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/localauthorityv1"
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/loggerv1"
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/operationsv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/svidv1"
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/trustdomainv1"
 	_ "github.com/lanyard-mtls/lanyard/internal/spireapi/types"
 	_ "github.com/lanyard-mtls/lanyard/issuer/store/storepb"
 )
@@ -48,6 +53,8 @@ func TestGeneratedCodeIsThatOfTheProtoFiles(t *testing.T) {
 func TestGRPCStubsAreThoseOfTheProtoFiles(t *testing.T) {
 	for _, stub := range []grpc.ServiceDesc{
 		agentv1.Agent_ServiceDesc, bundlev1.Bundle_ServiceDesc, entryv1.Entry_ServiceDesc, svidv1.SVID_ServiceDesc,
+		trustdomainv1.TrustDomain_ServiceDesc, localauthorityv1.LocalAuthority_ServiceDesc, loggerv1.Logger_ServiceDesc,
+		debugv1.Debug_ServiceDesc, operationsv1.Operations_ServiceDesc,
 	} {
 		t.Run(stub.ServiceName, func(t *testing.T) {
 			found, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(stub.ServiceName))

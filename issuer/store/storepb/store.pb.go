@@ -77,7 +77,7 @@ func (x X509Authority_Status) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use X509Authority_Status.Descriptor instead.
 func (X509Authority_Status) EnumDescriptor() ([]byte, []int) {
-	return file_lanyard_store_v1_store_proto_rawDescGZIP(), []int{2, 0}
+	return file_lanyard_store_v1_store_proto_rawDescGZIP(), []int{3, 0}
 }
 
 // Agent is one attested node.
@@ -208,7 +208,19 @@ type JoinToken struct {
 	// SPIFFE ID the node alias entry gives the agent; empty if none.
 	AgentId string `protobuf:"bytes,2,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
 	// SHA-256 of the SubjectPublicKeyInfo that spent the token; empty while unspent.
-	SpentBy       []byte `protobuf:"bytes,3,opt,name=spent_by,json=spentBy,proto3" json:"spent_by,omitempty"`
+	// Of join_token only.
+	SpentBy []byte `protobuf:"bytes,3,opt,name=spent_by,json=spentBy,proto3" json:"spent_by,omitempty"`
+	// "join_key"; empty is "join_token".
+	Method string `protobuf:"bytes,4,opt,name=method,proto3" json:"method,omitempty"`
+	// Names the token to people; not secret.
+	Id        string `protobuf:"bytes,5,opt,name=id,proto3" json:"id,omitempty"`
+	CreatedAt int64  `protobuf:"varint,6,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	// The rest is of join_key only.
+	MaxUses       int32             `protobuf:"varint,7,opt,name=max_uses,json=maxUses,proto3" json:"max_uses,omitempty"`
+	Uses          int32             `protobuf:"varint,8,opt,name=uses,proto3" json:"uses,omitempty"`
+	AllowedCidrs  []string          `protobuf:"bytes,9,rep,name=allowed_cidrs,json=allowedCidrs,proto3" json:"allowed_cidrs,omitempty"`
+	Selectors     []*types.Selector `protobuf:"bytes,10,rep,name=selectors,proto3" json:"selectors,omitempty"`
+	Group         string            `protobuf:"bytes,11,opt,name=group,proto3" json:"group,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -264,6 +276,134 @@ func (x *JoinToken) GetSpentBy() []byte {
 	return nil
 }
 
+func (x *JoinToken) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *JoinToken) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *JoinToken) GetCreatedAt() int64 {
+	if x != nil {
+		return x.CreatedAt
+	}
+	return 0
+}
+
+func (x *JoinToken) GetMaxUses() int32 {
+	if x != nil {
+		return x.MaxUses
+	}
+	return 0
+}
+
+func (x *JoinToken) GetUses() int32 {
+	if x != nil {
+		return x.Uses
+	}
+	return 0
+}
+
+func (x *JoinToken) GetAllowedCidrs() []string {
+	if x != nil {
+		return x.AllowedCidrs
+	}
+	return nil
+}
+
+func (x *JoinToken) GetSelectors() []*types.Selector {
+	if x != nil {
+		return x.Selectors
+	}
+	return nil
+}
+
+func (x *JoinToken) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+// NodeKey binds a node's own key to its agent, for as long as the agent is not
+// evicted. It is stored under the SHA-256 of the key's SubjectPublicKeyInfo.
+type NodeKey struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	AgentId string                 `protobuf:"bytes,1,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
+	// JoinToken.id of the token that the key spent.
+	TokenId string `protobuf:"bytes,2,opt,name=token_id,json=tokenId,proto3" json:"token_id,omitempty"`
+	// Unix seconds.
+	BoundAt       int64             `protobuf:"varint,3,opt,name=bound_at,json=boundAt,proto3" json:"bound_at,omitempty"`
+	Selectors     []*types.Selector `protobuf:"bytes,4,rep,name=selectors,proto3" json:"selectors,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeKey) Reset() {
+	*x = NodeKey{}
+	mi := &file_lanyard_store_v1_store_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeKey) ProtoMessage() {}
+
+func (x *NodeKey) ProtoReflect() protoreflect.Message {
+	mi := &file_lanyard_store_v1_store_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeKey.ProtoReflect.Descriptor instead.
+func (*NodeKey) Descriptor() ([]byte, []int) {
+	return file_lanyard_store_v1_store_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *NodeKey) GetAgentId() string {
+	if x != nil {
+		return x.AgentId
+	}
+	return ""
+}
+
+func (x *NodeKey) GetTokenId() string {
+	if x != nil {
+		return x.TokenId
+	}
+	return ""
+}
+
+func (x *NodeKey) GetBoundAt() int64 {
+	if x != nil {
+		return x.BoundAt
+	}
+	return 0
+}
+
+func (x *NodeKey) GetSelectors() []*types.Selector {
+	if x != nil {
+		return x.Selectors
+	}
+	return nil
+}
+
 // X509Authority is one signing authority of one issuer. Its private key is in
 // that issuer's key manager, under key_id, and nowhere else.
 type X509Authority struct {
@@ -275,15 +415,18 @@ type X509Authority struct {
 	Certificate []byte               `protobuf:"bytes,3,opt,name=certificate,proto3" json:"certificate,omitempty"`
 	Status      X509Authority_Status `protobuf:"varint,4,opt,name=status,proto3,enum=lanyard.store.v1.X509Authority_Status" json:"status,omitempty"`
 	// Unix seconds.
-	IssuedAt      int64 `protobuf:"varint,5,opt,name=issued_at,json=issuedAt,proto3" json:"issued_at,omitempty"`
-	NotAfter      int64 `protobuf:"varint,6,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	IssuedAt int64 `protobuf:"varint,5,opt,name=issued_at,json=issuedAt,proto3" json:"issued_at,omitempty"`
+	NotAfter int64 `protobuf:"varint,6,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
+	// Lower-case hex of the subject key identifier of the root above it; empty
+	// where it certified itself.
+	UpstreamAuthorityId string `protobuf:"bytes,7,opt,name=upstream_authority_id,json=upstreamAuthorityId,proto3" json:"upstream_authority_id,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *X509Authority) Reset() {
 	*x = X509Authority{}
-	mi := &file_lanyard_store_v1_store_proto_msgTypes[2]
+	mi := &file_lanyard_store_v1_store_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -295,7 +438,7 @@ func (x *X509Authority) String() string {
 func (*X509Authority) ProtoMessage() {}
 
 func (x *X509Authority) ProtoReflect() protoreflect.Message {
-	mi := &file_lanyard_store_v1_store_proto_msgTypes[2]
+	mi := &file_lanyard_store_v1_store_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -308,7 +451,7 @@ func (x *X509Authority) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use X509Authority.ProtoReflect.Descriptor instead.
 func (*X509Authority) Descriptor() ([]byte, []int) {
-	return file_lanyard_store_v1_store_proto_rawDescGZIP(), []int{2}
+	return file_lanyard_store_v1_store_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *X509Authority) GetAuthorityId() string {
@@ -353,6 +496,102 @@ func (x *X509Authority) GetNotAfter() int64 {
 	return 0
 }
 
+func (x *X509Authority) GetUpstreamAuthorityId() string {
+	if x != nil {
+		return x.UpstreamAuthorityId
+	}
+	return ""
+}
+
+// JWTAuthority is one JWT signing key of one issuer. Its private key is kept as
+// that of an X509Authority is.
+type JWTAuthority struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The key ID ("kid", RFC 7515, section 4.1.4).
+	AuthorityId string `protobuf:"bytes,1,opt,name=authority_id,json=authorityId,proto3" json:"authority_id,omitempty"`
+	KeyId       string `protobuf:"bytes,2,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// DER of the SubjectPublicKeyInfo.
+	PublicKey []byte               `protobuf:"bytes,3,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
+	Status    X509Authority_Status `protobuf:"varint,4,opt,name=status,proto3,enum=lanyard.store.v1.X509Authority_Status" json:"status,omitempty"`
+	// Unix seconds.
+	IssuedAt      int64 `protobuf:"varint,5,opt,name=issued_at,json=issuedAt,proto3" json:"issued_at,omitempty"`
+	NotAfter      int64 `protobuf:"varint,6,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JWTAuthority) Reset() {
+	*x = JWTAuthority{}
+	mi := &file_lanyard_store_v1_store_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JWTAuthority) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JWTAuthority) ProtoMessage() {}
+
+func (x *JWTAuthority) ProtoReflect() protoreflect.Message {
+	mi := &file_lanyard_store_v1_store_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JWTAuthority.ProtoReflect.Descriptor instead.
+func (*JWTAuthority) Descriptor() ([]byte, []int) {
+	return file_lanyard_store_v1_store_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *JWTAuthority) GetAuthorityId() string {
+	if x != nil {
+		return x.AuthorityId
+	}
+	return ""
+}
+
+func (x *JWTAuthority) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *JWTAuthority) GetPublicKey() []byte {
+	if x != nil {
+		return x.PublicKey
+	}
+	return nil
+}
+
+func (x *JWTAuthority) GetStatus() X509Authority_Status {
+	if x != nil {
+		return x.Status
+	}
+	return X509Authority_UNKNOWN
+}
+
+func (x *JWTAuthority) GetIssuedAt() int64 {
+	if x != nil {
+		return x.IssuedAt
+	}
+	return 0
+}
+
+func (x *JWTAuthority) GetNotAfter() int64 {
+	if x != nil {
+		return x.NotAfter
+	}
+	return 0
+}
+
 var File_lanyard_store_v1_store_proto protoreflect.FileDescriptor
 
 const file_lanyard_store_v1_store_proto_rawDesc = "" +
@@ -370,25 +609,49 @@ const file_lanyard_store_v1_store_proto_rawDesc = "" +
 	"\fcan_reattest\x18\b \x01(\bR\vcanReattest\x12\x16\n" +
 	"\x06banned\x18\t \x01(\bR\x06banned\x12#\n" +
 	"\ragent_version\x18\n" +
-	" \x01(\tR\fagentVersion\"`\n" +
+	" \x01(\tR\fagentVersion\"\xca\x02\n" +
 	"\tJoinToken\x12\x1d\n" +
 	"\n" +
 	"expires_at\x18\x01 \x01(\x03R\texpiresAt\x12\x19\n" +
 	"\bagent_id\x18\x02 \x01(\tR\aagentId\x12\x19\n" +
-	"\bspent_by\x18\x03 \x01(\fR\aspentBy\"\x9f\x02\n" +
+	"\bspent_by\x18\x03 \x01(\fR\aspentBy\x12\x16\n" +
+	"\x06method\x18\x04 \x01(\tR\x06method\x12\x0e\n" +
+	"\x02id\x18\x05 \x01(\tR\x02id\x12\x1d\n" +
+	"\n" +
+	"created_at\x18\x06 \x01(\x03R\tcreatedAt\x12\x19\n" +
+	"\bmax_uses\x18\a \x01(\x05R\amaxUses\x12\x12\n" +
+	"\x04uses\x18\b \x01(\x05R\x04uses\x12#\n" +
+	"\rallowed_cidrs\x18\t \x03(\tR\fallowedCidrs\x127\n" +
+	"\tselectors\x18\n" +
+	" \x03(\v2\x19.spire.api.types.SelectorR\tselectors\x12\x14\n" +
+	"\x05group\x18\v \x01(\tR\x05group\"\x93\x01\n" +
+	"\aNodeKey\x12\x19\n" +
+	"\bagent_id\x18\x01 \x01(\tR\aagentId\x12\x19\n" +
+	"\btoken_id\x18\x02 \x01(\tR\atokenId\x12\x19\n" +
+	"\bbound_at\x18\x03 \x01(\x03R\aboundAt\x127\n" +
+	"\tselectors\x18\x04 \x03(\v2\x19.spire.api.types.SelectorR\tselectors\"\xd3\x02\n" +
 	"\rX509Authority\x12!\n" +
 	"\fauthority_id\x18\x01 \x01(\tR\vauthorityId\x12\x15\n" +
 	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x12 \n" +
 	"\vcertificate\x18\x03 \x01(\fR\vcertificate\x12>\n" +
 	"\x06status\x18\x04 \x01(\x0e2&.lanyard.store.v1.X509Authority.StatusR\x06status\x12\x1b\n" +
 	"\tissued_at\x18\x05 \x01(\x03R\bissuedAt\x12\x1b\n" +
-	"\tnot_after\x18\x06 \x01(\x03R\bnotAfter\"8\n" +
+	"\tnot_after\x18\x06 \x01(\x03R\bnotAfter\x122\n" +
+	"\x15upstream_authority_id\x18\a \x01(\tR\x13upstreamAuthorityId\"8\n" +
 	"\x06Status\x12\v\n" +
 	"\aUNKNOWN\x10\x00\x12\f\n" +
 	"\bPREPARED\x10\x02\x12\n" +
 	"\n" +
 	"\x06ACTIVE\x10\x03\x12\a\n" +
-	"\x03OLD\x10\x04B6Z4github.com/lanyard-mtls/lanyard/issuer/store/storepbb\x06proto3"
+	"\x03OLD\x10\x04\"\xe1\x01\n" +
+	"\fJWTAuthority\x12!\n" +
+	"\fauthority_id\x18\x01 \x01(\tR\vauthorityId\x12\x15\n" +
+	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x12\x1d\n" +
+	"\n" +
+	"public_key\x18\x03 \x01(\fR\tpublicKey\x12>\n" +
+	"\x06status\x18\x04 \x01(\x0e2&.lanyard.store.v1.X509Authority.StatusR\x06status\x12\x1b\n" +
+	"\tissued_at\x18\x05 \x01(\x03R\bissuedAt\x12\x1b\n" +
+	"\tnot_after\x18\x06 \x01(\x03R\bnotAfterB6Z4github.com/lanyard-mtls/lanyard/issuer/store/storepbb\x06proto3"
 
 var (
 	file_lanyard_store_v1_store_proto_rawDescOnce sync.Once
@@ -403,22 +666,27 @@ func file_lanyard_store_v1_store_proto_rawDescGZIP() []byte {
 }
 
 var file_lanyard_store_v1_store_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_lanyard_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_lanyard_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_lanyard_store_v1_store_proto_goTypes = []any{
 	(X509Authority_Status)(0), // 0: lanyard.store.v1.X509Authority.Status
 	(*Agent)(nil),             // 1: lanyard.store.v1.Agent
 	(*JoinToken)(nil),         // 2: lanyard.store.v1.JoinToken
-	(*X509Authority)(nil),     // 3: lanyard.store.v1.X509Authority
-	(*types.Selector)(nil),    // 4: spire.api.types.Selector
+	(*NodeKey)(nil),           // 3: lanyard.store.v1.NodeKey
+	(*X509Authority)(nil),     // 4: lanyard.store.v1.X509Authority
+	(*JWTAuthority)(nil),      // 5: lanyard.store.v1.JWTAuthority
+	(*types.Selector)(nil),    // 6: spire.api.types.Selector
 }
 var file_lanyard_store_v1_store_proto_depIdxs = []int32{
-	4, // 0: lanyard.store.v1.Agent.selectors:type_name -> spire.api.types.Selector
-	0, // 1: lanyard.store.v1.X509Authority.status:type_name -> lanyard.store.v1.X509Authority.Status
-	2, // [2:2] is the sub-list for method output_type
-	2, // [2:2] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	6, // 0: lanyard.store.v1.Agent.selectors:type_name -> spire.api.types.Selector
+	6, // 1: lanyard.store.v1.JoinToken.selectors:type_name -> spire.api.types.Selector
+	6, // 2: lanyard.store.v1.NodeKey.selectors:type_name -> spire.api.types.Selector
+	0, // 3: lanyard.store.v1.X509Authority.status:type_name -> lanyard.store.v1.X509Authority.Status
+	0, // 4: lanyard.store.v1.JWTAuthority.status:type_name -> lanyard.store.v1.X509Authority.Status
+	5, // [5:5] is the sub-list for method output_type
+	5, // [5:5] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_lanyard_store_v1_store_proto_init() }
@@ -432,7 +700,7 @@ func file_lanyard_store_v1_store_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lanyard_store_v1_store_proto_rawDesc), len(file_lanyard_store_v1_store_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   3,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
