@@ -20,7 +20,16 @@ import (
 const (
 	DefaultTTL         = 24 * time.Hour
 	DefaultX509SVIDTTL = time.Hour
+	DefaultJWTSVIDTTL  = 5 * time.Minute
 )
+
+// Holders tells which agents hold the trust domain's bundle.
+type Holders interface {
+	// Hold returns the live agents that have not acknowledged the bundle of that
+	// sequence number or a later one, and a channel that is closed when that may
+	// have changed.
+	Hold(sequence uint64) (missing []spiffeid.ID, changed <-chan struct{})
+}
 
 // Journal keeps the records of this issuer's authorities, and the trust
 // domain's bundle, for [Authority].
@@ -48,6 +57,27 @@ type Config struct {
 	AgentTTL time.Duration
 	// Subject of the authorities' certificates; empty is C=US,O=SPIFFE.
 	Subject pkix.Name
+	// KeyType is of new X.509 authorities; empty is [KeyECP256].
+	KeyType KeyType
+	// JWTKeyType is of new JWT authorities; empty is KeyType.
+	JWTKeyType KeyType
+	// JWTSVIDTTL is the lifetime of JWT-SVIDs signed without one of their own; 0
+	// is [DefaultJWTSVIDTTL].
+	JWTSVIDTTL time.Duration
+	// JWTIssuer is the "iss" claim of JWT-SVIDs; empty leaves it out.
+	JWTIssuer string
+	// DisableJWT leaves JWT authorities and JWT-SVIDs out.
+	DisableJWT bool
+	// Composers change what is signed, in this order.
+	Composers []Composer
+	// Holders tells which agents hold a bundle; nil leaves SPIRE's timeline.
+	Holders Holders
+	// Restored says that the records come from a backup: Load then prepares new
+	// authorities, as others may have signed with these keys since.
+	Restored bool
+	// Signed hears of each signature for others; nil is nobody. kind is "x509",
+	// "jwt" or "downstream".
+	Signed func(kind string, took time.Duration, err error)
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 	// Log may be nil.
@@ -107,6 +137,10 @@ func New(cfg Config) *Authority {
 		stale:    true,
 	}
 }
+
+// Rotated returns a channel that is closed at the next change of the
+// authorities, their taints, or the issuer's own SVID.
+func (a *Authority) Rotated() <-chan struct{} { return make(chan struct{}) }
 
 // Load reads the authorities, does what has become due since the issuer last
 // ran, makes the first authority if there is none, and signs the issuer's own

@@ -4,9 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
@@ -21,12 +18,12 @@ import (
 	"github.com/lanyard-mtls/lanyard/internal/durable"
 )
 
-// Keys holds private keys, each under an id. It is the seam for other key
-// managers; [DiskKeys] is the one there is.
+// Keys holds private keys, each under an id. It is the seam for key managers:
+// [DiskKeys] and [MemoryKeys] are there.
 type Keys interface {
-	// Generate makes a new P-256 key under id, in place of an older one, and
-	// returns when it would survive a crash.
-	Generate(ctx context.Context, id string) (crypto.Signer, error)
+	// Generate makes a new key under id, in place of an older one, and returns
+	// when it would survive a crash, if any key of the manager does.
+	Generate(ctx context.Context, id string, t KeyType) (crypto.Signer, error)
 	// Signer returns the key under id, or an error that wraps [ErrNoKey].
 	Signer(ctx context.Context, id string) (crypto.Signer, error)
 }
@@ -119,8 +116,8 @@ func parseKeys(data []byte) (map[string]crypto.Signer, error) {
 }
 
 // Generate implements [Keys].
-func (k *DiskKeys) Generate(_ context.Context, id string) (crypto.Signer, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+func (k *DiskKeys) Generate(_ context.Context, id string, t KeyType) (crypto.Signer, error) {
+	key, err := t.generate()
 	if err != nil {
 		return nil, err
 	}

@@ -90,7 +90,7 @@ func samePublicKey(signer crypto.Signer, cert *x509.Certificate) bool {
 // names the older authorities, and the key is overwritten by the next try.
 func (a *Authority) create(ctx context.Context, now time.Time, status storepb.X509Authority_Status) error {
 	slot := freeSlot(now, a.records)
-	signer, err := a.cfg.Keys.Generate(ctx, slot)
+	signer, err := a.cfg.Keys.Generate(ctx, slot, a.cfg.KeyType)
 	if err != nil {
 		return fmt.Errorf("new key for authority: %w", err)
 	}
