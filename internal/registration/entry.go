@@ -14,8 +14,13 @@ import (
 // modify them.
 type Entry struct {
 	// ID identifies the entry; UUIDv4 unless its creator chose another.
-	ID       string
+	ID string
+	// SPIFFEID is zero in an entry with a Template; an instance of such an entry
+	// has the SPIFFEID instead of the Template.
 	SPIFFEID spiffeid.ID
+	// Template is zero in all entries but those whose SPIFFE ID is made from
+	// the workload's selectors.
+	Template Template
 	// ParentID is the agent (or node alias, or issuer) whose callers it is for.
 	ParentID  spiffeid.ID
 	Selectors []Selector

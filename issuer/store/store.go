@@ -45,6 +45,11 @@ var (
 	// ErrCompacted ends a Watch whose starting point is no longer kept; take a
 	// new Snapshot.
 	ErrCompacted = errors.New("revision was compacted away")
+	// ErrInUse is wrapped where other records still need the one to be deleted.
+	ErrInUse = errors.New("in use")
+	// ErrReserved is wrapped where an entry's SPIFFE ID lies at or below the
+	// literal prefix of an ID template, or a template's prefix above an ID.
+	ErrReserved = errors.New("reserved")
 	// ErrClosed is the cause of every failure after Close.
 	ErrClosed = errors.New("store is closed")
 )
