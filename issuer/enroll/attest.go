@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
@@ -23,6 +24,14 @@ type Attempt struct {
 	Payload []byte
 	// CSR is PKCS #10 in DER; only its key counts.
 	CSR []byte
+	// Challenge sends a challenge to the agent and returns its response; nil
+	// where there is no way to.
+	Challenge func(ctx context.Context, challenge []byte) (response []byte, err error)
+	// Peer is the address of the agent's connection, behind a trusted proxy the
+	// one that it tells; the zero Addr if it is not known.
+	Peer netip.Addr
+	// Exporter is of the agent's TLS connection; nil without one.
+	Exporter Exporter
 }
 
 // Admission is an agent that has joined.

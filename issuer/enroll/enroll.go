@@ -5,6 +5,7 @@ package enroll
 
 import (
 	"errors"
+	"log/slog"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -21,6 +22,14 @@ type Config struct {
 	Store       *store.Store
 	Registry    *registry.Registry
 	CA          *ca.Authority
+	// Methods are the configured methods by name; join_token and join_key are
+	// always there.
+	Methods map[string]Method
+	// AgentIDAsSelector gives each agent the selector spiffe_id:ID (SPIRE's
+	// experimental.agent_spiffe_id_as_selector).
+	AgentIDAsSelector bool
+	// Log takes what should not happen; nil discards it.
+	Log *slog.Logger
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 }
@@ -34,6 +43,9 @@ type Enroller struct {
 func New(cfg Config) *Enroller {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Enroller{cfg: cfg}
 }
@@ -52,6 +64,11 @@ var (
 	ErrBanned = errors.New(nodeattest.AgentBanned)
 	// ErrBadRequest says that a token cannot be made as asked.
 	ErrBadRequest = errors.New("cannot create join token")
+	// ErrTokenPlace says that the token is good elsewhere: its CIDRs leave out
+	// the address that the agent comes from (PermissionDenied).
+	ErrTokenPlace = errors.New("join token may not be used from this address")
+	// ErrTokenNotFound says that there is no token of that ID.
+	ErrTokenNotFound = errors.New("no such join token")
 	// ErrTokenExists says that the token chosen by the caller is there already.
 	ErrTokenExists = errors.New("join token already exists")
 )

@@ -61,8 +61,9 @@ func attempt(t *testing.T, token string) enroll.Attempt {
 // TestFailureToSignKeepsToken joins while no authority can sign, and then again.
 func TestFailureToSignKeepsToken(t *testing.T) {
 	e, authority := newEnroller(t)
-	token, _, err := e.CreateToken(t.Context(), enroll.TokenRequest{TTL: time.Minute})
+	created, err := e.CreateToken(t.Context(), enroll.TokenRequest{TTL: time.Minute})
 	must(t, err)
+	token := created.Token
 	if _, err := e.Attest(t.Context(), attempt(t, token)); !errors.Is(err, ca.ErrNotReady) {
 		t.Fatalf("err = %v", err)
 	}
@@ -88,7 +89,7 @@ func TestCreateTokenRefuses(t *testing.T) {
 		"foreign agent ID":    {TTL: time.Minute, AgentID: spiffeid.RequireFromString("spiffe://other.test/x")},
 		"trust domain itself": {TTL: time.Minute, AgentID: td.ID()},
 	} {
-		_, _, err := e.CreateToken(t.Context(), req)
+		_, err := e.CreateToken(t.Context(), req)
 		if !errors.Is(err, enroll.ErrBadRequest) {
 			t.Errorf("%s: err = %v", name, err)
 		}
@@ -100,11 +101,11 @@ func TestCreateTokenRefuses(t *testing.T) {
 
 func TestTokensDiffer(t *testing.T) {
 	e, _ := newEnroller(t)
-	one, _, err := e.CreateToken(t.Context(), enroll.TokenRequest{TTL: time.Minute})
+	one, err := e.CreateToken(t.Context(), enroll.TokenRequest{TTL: time.Minute})
 	must(t, err)
-	two, _, err := e.CreateToken(t.Context(), enroll.TokenRequest{TTL: time.Minute})
+	two, err := e.CreateToken(t.Context(), enroll.TokenRequest{TTL: time.Minute})
 	must(t, err)
-	if len(one) != 36 || one == two {
-		t.Errorf("tokens %q and %q", one, two)
+	if len(one.Token) != 36 || one.Token == two.Token {
+		t.Errorf("tokens %q and %q", one.Token, two.Token)
 	}
 }

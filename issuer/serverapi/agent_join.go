@@ -37,7 +37,7 @@ func (s *AgentService) CreateJoinToken(ctx context.Context, req *agentv1.CreateJ
 		annotate(ctx, slog.String("agent_id", id.String()))
 	}
 	annotate(ctx, slog.Duration("ttl", want.TTL))
-	token, expires, err := s.deps.Enroll.CreateToken(ctx, want)
+	created, err := s.deps.Enroll.CreateToken(ctx, want)
 	switch {
 	case errors.Is(err, enroll.ErrBadRequest):
 		return nil, status.Error(codes.InvalidArgument, err.Error())
@@ -46,7 +46,7 @@ func (s *AgentService) CreateJoinToken(ctx context.Context, req *agentv1.CreateJ
 	case err != nil:
 		return nil, statusError(codes.Internal, "failed to create token", err)
 	}
-	return &types.JoinToken{Value: token, ExpiresAt: expires.Unix()}, nil
+	return &types.JoinToken{Value: created.Token, ExpiresAt: created.Expires.Unix()}, nil
 }
 
 // AttestAgent admits an agent: its parameters, any challenges of the method and
