@@ -1,7 +1,10 @@
 package serverapi
 
 import (
+	"context"
+	"io"
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -24,10 +27,41 @@ type Deps struct {
 	// AdminIDs are callers with every right of an administrator, of any trust
 	// domain whose bundle is known.
 	AdminIDs []spiffeid.ID
+	// Limits says which calls are slowed down; the zero value is none.
+	Limits Limits
+	// Audit logs every call, and each item of those that sign in batches.
+	// Without it, those that change or sign, and refusals, are logged.
+	Audit bool
+	// Level is the log's level, for the Logger service to change; nil leaves
+	// that service unimplemented. LaunchLevel is what it was at the start.
+	Level       *slog.LevelVar
+	LaunchLevel slog.Level
+	// Refresh fetches the bundle of a federated trust domain at once, and
+	// returns when it is stored; nil leaves RefreshBundle unimplemented.
+	Refresh func(context.Context, spiffeid.TrustDomain) error
+	// Backup writes a consistent copy of the records and the private keys; nil
+	// leaves the call unimplemented.
+	Backup func(context.Context, io.Writer) error
+	// ProxyProtocol are the networks of proxies that say whose connections they
+	// forward, by the PROXY protocol; everyone else's word is refused.
+	ProxyProtocol []netip.Prefix
+	// Started is when the issuer started; zero is when the Server was made.
+	Started time.Time
+	// Calls, if not nil, is told of every call when it ends.
+	Calls func(method, code string, took time.Duration)
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 	// Log may be nil.
 	Log *slog.Logger
+}
+
+// Limits are switches of the rate limits, as in ratelimit {} of SPIRE's
+// server.conf.
+type Limits struct {
+	// Attestation limits AttestAgent.
+	Attestation bool
+	// Signing limits what an agent has signed.
+	Signing bool
 }
 
 func (d *Deps) setDefaults() {
@@ -36,5 +70,8 @@ func (d *Deps) setDefaults() {
 	}
 	if d.Log == nil {
 		d.Log = slog.New(slog.DiscardHandler)
+	}
+	if d.Started.IsZero() {
+		d.Started = d.Now()
 	}
 }

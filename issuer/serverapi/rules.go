@@ -3,8 +3,13 @@ package serverapi
 import (
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/agentv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/bundlev1"
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/debugv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/entryv1"
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/localauthorityv1"
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/loggerv1"
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/operationsv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/svidv1"
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/trustdomainv1"
 	"google.golang.org/grpc/health/grpc_health_v1"
 )
 
@@ -82,6 +87,45 @@ var rules = map[string]rule{
 	svidv1.SVID_NewJWTSVID_FullMethodName:          {callerAgent, signs},
 	svidv1.SVID_BatchNewWITSVID_FullMethodName:     {callerAgent, signs},
 	svidv1.SVID_NewDownstreamX509CA_FullMethodName: {callerDownstream, signs},
+
+	trustdomainv1.TrustDomain_ListFederationRelationships_FullMethodName:       {operators, reads},
+	trustdomainv1.TrustDomain_GetFederationRelationship_FullMethodName:         {operators, reads},
+	trustdomainv1.TrustDomain_BatchCreateFederationRelationship_FullMethodName: {operators, writes},
+	trustdomainv1.TrustDomain_BatchUpdateFederationRelationship_FullMethodName: {operators, writes},
+	trustdomainv1.TrustDomain_BatchDeleteFederationRelationship_FullMethodName: {operators, writes},
+	trustdomainv1.TrustDomain_RefreshBundle_FullMethodName:                     {operators, writes},
+
+	localauthorityv1.LocalAuthority_GetJWTAuthorityState_FullMethodName:        {operators, reads},
+	localauthorityv1.LocalAuthority_PrepareJWTAuthority_FullMethodName:         {operators, writes},
+	localauthorityv1.LocalAuthority_ActivateJWTAuthority_FullMethodName:        {operators, writes},
+	localauthorityv1.LocalAuthority_TaintJWTAuthority_FullMethodName:           {operators, writes},
+	localauthorityv1.LocalAuthority_RevokeJWTAuthority_FullMethodName:          {operators, writes},
+	localauthorityv1.LocalAuthority_GetX509AuthorityState_FullMethodName:       {operators, reads},
+	localauthorityv1.LocalAuthority_PrepareX509Authority_FullMethodName:        {operators, writes},
+	localauthorityv1.LocalAuthority_ActivateX509Authority_FullMethodName:       {operators, writes},
+	localauthorityv1.LocalAuthority_TaintX509Authority_FullMethodName:          {operators, writes},
+	localauthorityv1.LocalAuthority_TaintX509UpstreamAuthority_FullMethodName:  {operators, writes},
+	localauthorityv1.LocalAuthority_RevokeX509Authority_FullMethodName:         {operators, writes},
+	localauthorityv1.LocalAuthority_RevokeX509UpstreamAuthority_FullMethodName: {operators, writes},
+	localauthorityv1.LocalAuthority_GetWITAuthorityState_FullMethodName:        {operators, reads},
+	localauthorityv1.LocalAuthority_PrepareWITAuthority_FullMethodName:         {operators, writes},
+	localauthorityv1.LocalAuthority_ActivateWITAuthority_FullMethodName:        {operators, writes},
+	localauthorityv1.LocalAuthority_TaintWITAuthority_FullMethodName:           {operators, writes},
+	localauthorityv1.LocalAuthority_RevokeWITAuthority_FullMethodName:          {operators, writes},
+
+	loggerv1.Logger_GetLogger_FullMethodName:     {callerLocal, reads},
+	loggerv1.Logger_SetLogLevel_FullMethodName:   {callerLocal, writes},
+	loggerv1.Logger_ResetLogLevel_FullMethodName: {callerLocal, writes},
+
+	debugv1.Debug_GetInfo_FullMethodName: {callerLocal, reads},
+
+	operationsv1.Operations_GetCAPlan_FullMethodName:    {callerLocal, reads},
+	operationsv1.Operations_CreateToken_FullMethodName:  {callerLocal, writes},
+	operationsv1.Operations_ListTokens_FullMethodName:   {callerLocal, reads},
+	operationsv1.Operations_RevokeToken_FullMethodName:  {callerLocal, writes},
+	operationsv1.Operations_ImportAgents_FullMethodName: {callerLocal, writes},
+	// A backup holds the private keys: who takes one is worth a line.
+	operationsv1.Operations_Backup_FullMethodName: {callerLocal, signs},
 
 	grpc_health_v1.Health_Check_FullMethodName: {callerLocal, reads},
 	grpc_health_v1.Health_List_FullMethodName:  {callerLocal, reads},

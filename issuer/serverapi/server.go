@@ -15,7 +15,11 @@ import (
 
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/agentv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/bundlev1"
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/debugv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/entryv1"
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/localauthorityv1"
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/loggerv1"
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/operationsv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/svidv1"
 )
 
@@ -55,7 +59,11 @@ func New(d Deps) *Server {
 		bundlev1.RegisterBundleServer(srv, NewBundleService(d))
 		entryv1.RegisterEntryServer(srv, NewEntryService(d))
 		svidv1.RegisterSVIDServer(srv, NewSVIDService(d))
+		localauthorityv1.RegisterLocalAuthorityServer(srv, NewLocalAuthorityService(d))
 	}
+	loggerv1.RegisterLoggerServer(s.local, NewLoggerService(d))
+	debugv1.RegisterDebugServer(s.local, NewDebugService(d))
+	operationsv1.RegisterOperationsServer(s.local, NewOperationsService(d))
 	grpc_health_v1.RegisterHealthServer(s.local, &healthService{deps: d})
 	return s
 }
