@@ -62,7 +62,7 @@ func (e Entry) Key() string {
 		h.Write(n[:])
 		h.Write([]byte(s))
 	}
-	write(e.SPIFFEID.String())
+	write(e.Name())
 	write(e.ParentID.String())
 	for _, s := range SortSelectors(e.Selectors) {
 		write(s.Type)

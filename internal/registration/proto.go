@@ -16,7 +16,7 @@ func FromProto(p *types.Entry) (Entry, error) {
 	if p == nil {
 		return Entry{}, fmt.Errorf("missing entry")
 	}
-	id, err := IDFromProto(p.SpiffeId)
+	id, template, err := nameFromProto(p.SpiffeId)
 	if err != nil {
 		return Entry{}, fmt.Errorf("invalid spiffe ID: %w", err)
 	}
@@ -35,6 +35,7 @@ func FromProto(p *types.Entry) (Entry, error) {
 	return Entry{
 		ID:                      p.Id,
 		SPIFFEID:                id,
+		Template:                template,
 		ParentID:                parent,
 		Selectors:               selectors,
 		X509SVIDTTL:             time.Duration(p.X509SvidTtl) * time.Second,
@@ -57,7 +58,7 @@ func FromProto(p *types.Entry) (Entry, error) {
 func (e Entry) Proto() *types.Entry {
 	p := &types.Entry{
 		Id:             e.ID,
-		SpiffeId:       IDProto(e.SPIFFEID),
+		SpiffeId:       e.nameProto(),
 		ParentId:       IDProto(e.ParentID),
 		Selectors:      SelectorsProto(e.Selectors),
 		X509SvidTtl:    int32(e.X509SVIDTTL / time.Second),
@@ -81,6 +82,32 @@ func (e Entry) Proto() *types.Entry {
 		}
 	}
 	return p
+}
+
+// nameFromProto reads what an entry has for a SPIFFE ID: that, or a template.
+func nameFromProto(p *types.SPIFFEID) (spiffeid.ID, Template, error) {
+	if !isTemplatePath(p.GetPath()) {
+		id, err := IDFromProto(p)
+		return id, Template{}, err
+	}
+	t, err := TemplateFromProto(p)
+	return spiffeid.ID{}, t, err
+}
+
+// TemplateFromProto reads an ID template where a message has a SPIFFE ID.
+func TemplateFromProto(p *types.SPIFFEID) (Template, error) {
+	td, err := spiffeid.TrustDomainFromString(p.GetTrustDomain())
+	if err != nil {
+		return Template{}, err
+	}
+	return ParseTemplate(td, p.GetPath())
+}
+
+func (e Entry) nameProto() *types.SPIFFEID {
+	if !e.Template.IsZero() {
+		return &types.SPIFFEID{TrustDomain: e.Template.td.Name(), Path: e.Template.path}
+	}
+	return IDProto(e.SPIFFEID)
 }
 
 // IDFromProto reads a SPIFFE ID; a nil or malformed one is an error.

@@ -27,8 +27,8 @@ func (e Entry) Validate(td spiffeid.TrustDomain) error {
 	if err := validateID(e.ID); err != nil {
 		return err
 	}
-	if err := WorkloadID(td, e.SPIFFEID); err != nil {
-		return fmt.Errorf("invalid spiffe ID: %w", err)
+	if err := e.validateName(td); err != nil {
+		return err
 	}
 	if err := memberWithPath(td, e.ParentID); err != nil {
 		return fmt.Errorf("invalid parent ID: %w", err)
@@ -52,6 +52,40 @@ func (e Entry) Validate(td spiffeid.TrustDomain) error {
 	}
 	if len(e.Hint) > maxHintLength {
 		return fmt.Errorf("hint is too long: %d characters, at most %d", len(e.Hint), maxHintLength)
+	}
+	return nil
+}
+
+func (e Entry) validateName(td spiffeid.TrustDomain) error {
+	if e.Template.IsZero() {
+		if err := WorkloadID(td, e.SPIFFEID); err != nil {
+			return fmt.Errorf("invalid spiffe ID: %w", err)
+		}
+		return nil
+	}
+	if err := e.validateTemplate(td); err != nil {
+		return fmt.Errorf("ID template %s: %w", e.Template, err)
+	}
+	return nil
+}
+
+// validateTemplate refuses what must not go to whoever can choose a selector.
+func (e Entry) validateTemplate(td spiffeid.TrustDomain) error {
+	switch {
+	case !e.SPIFFEID.IsZero():
+		return errors.New("an entry has a template or a SPIFFE ID, not both")
+	case e.Template.td != td:
+		return fmt.Errorf("is not of trust domain %q", td.Name())
+	case below(e.Template.Prefix(), "/spire"):
+		return errors.New("path is in the reserved namespace")
+	case e.Admin:
+		return errors.New("an entry with a template cannot be admin")
+	case e.Downstream:
+		return errors.New("an entry with a template cannot be downstream")
+	case e.StoreSVID:
+		return errors.New("an entry with a template cannot have its SVIDs stored")
+	case len(e.DNSNames) > 0:
+		return errors.New("an entry with a template cannot have DNS names")
 	}
 	return nil
 }
