@@ -23,10 +23,10 @@ type item struct {
 
 // Decode reads the file into target, a pointer to a tagged struct. Faults are kept for Err.
 func (f *File) Decode(target any) {
-	if f.body == nil {
-		return
+	if f.items == nil && len(f.errs) > 0 {
+		return // what couldn't be parsed misses nothing
 	}
-	f.decode(bodyItems(f.body), "", Pos{}, reflect.ValueOf(target).Elem())
+	f.decode(f.items, "", Pos{}, reflect.ValueOf(target).Elem())
 }
 
 // DecodeBody reads a block that was kept aside into target. A nil body, a block that isn't there, changes nothing.
@@ -114,9 +114,12 @@ func (f *File) block(it item, path string, v reflect.Value) {
 	if it.expr != nil {
 		if list, ok := it.expr.(*hclsyntax.TupleConsExpr); ok && many {
 			for _, e := range list.Exprs {
-				f.block(item{name: it.name, pos: Pos{e.Range().Start.Line}, expr: e}, path, v)
+				f.block(item{name: it.name, pos: Pos{e.Range().Start.Line}, labels: it.labels, expr: e}, path, v)
 			}
 			return
+		}
+		if list, ok := it.expr.(*hclsyntax.TupleConsExpr); ok && len(list.Exprs) == 1 {
+			it.expr = list.Exprs[0] // JSON: a block is a list of one
 		}
 		obj, ok := it.expr.(*hclsyntax.ObjectConsExpr)
 		if !ok {
@@ -131,6 +134,12 @@ func (f *File) block(it item, path string, v reflect.Value) {
 	}
 	made := reflect.New(elem)
 	s := schemaOf(elem)
+	if inner := it.nested(len(s.labels)); inner != nil {
+		for _, one := range inner {
+			f.block(one, path, v)
+		}
+		return
+	}
 	if len(it.labels) != len(s.labels) {
 		f.Errorf(it.pos, "%s has %d names in quotes before its {, want %d", path, len(it.labels), len(s.labels))
 		return
@@ -149,6 +158,36 @@ func (f *File) block(it item, path string, v reflect.Value) {
 	f.seen[path] = it.pos
 	f.decode(it.items, path, it.pos, made.Elem())
 	set(v, made)
+}
+
+// nested gives the blocks in a block that has too few labels: SPIRE's first HCL takes the names of blocks in it as the labels
+// that it misses, KeyManager { disk { … } } for KeyManager "disk" { … }, and JSON has no other way to say it. It is nil where
+// something else is in there.
+func (it item) nested(labels int) []item {
+	if len(it.labels) >= labels {
+		return nil
+	}
+	var inner []item
+	for _, one := range it.items {
+		if !isBlock(one.expr) || len(it.labels)+1+len(one.labels) > labels {
+			return nil
+		}
+		one.labels = slices.Concat(it.labels, []string{one.name}, one.labels)
+		one.name = it.name
+		inner = append(inner, one)
+	}
+	return inner
+}
+
+// isBlock tells what is written as a block or can be read as one or several.
+func isBlock(expr hclsyntax.Expression) bool {
+	switch e := expr.(type) {
+	case nil, *hclsyntax.ObjectConsExpr:
+		return true
+	case *hclsyntax.TupleConsExpr:
+		return len(e.Exprs) > 0 && !slices.ContainsFunc(e.Exprs, func(e hclsyntax.Expression) bool { return !isBlock(e) })
+	}
+	return false
 }
 
 // set stores made, a *T, in a field of type T, *T, []T or []*T.

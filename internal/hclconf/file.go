@@ -27,10 +27,11 @@ type Pos struct{ Line int }
 
 // File is one configuration file being read: its syntax tree and the errors found so far.
 type File struct {
-	name string
-	body *hclsyntax.Body
-	errs []located
-	seen map[string]Pos // dotted path of every key met, "server.bind_port"
+	name  string
+	items []item
+	errs  []located
+	other []error        // faults of files that this one names
+	seen  map[string]Pos // dotted path of every key met, "server.bind_port"
 }
 
 type located struct {
@@ -82,7 +83,11 @@ func Parse(file string, src []byte) *File {
 		return f
 	}
 	if trimmed := strings.TrimSpace(string(src)); strings.HasPrefix(trimmed, "{") {
-		f.Errorf(Pos{Line: 1}, "JSON configuration is not supported yet: write it as HCL, server { trust_domain = \"example.org\" }")
+		items, at, err := parseJSON(src)
+		if err != nil {
+			f.Errorf(at, "%v", err)
+		}
+		f.items = items
 		return f
 	}
 	if line := tooDeep(src); line > 0 {
@@ -91,10 +96,13 @@ func Parse(file string, src []byte) *File {
 	}
 	parsed, diags := hclsyntax.ParseConfig(src, file, hcl.InitialPos)
 	if diags.HasErrors() {
-		f.syntaxError(diags)
+		var ok bool
+		if f.items, ok = parseHCL1(src); !ok {
+			f.syntaxError(diags)
+		}
 		return f
 	}
-	f.body = parsed.Body.(*hclsyntax.Body)
+	f.items = bodyItems(parsed.Body.(*hclsyntax.Body))
 	return f
 }
 
@@ -164,7 +172,14 @@ func (f *File) Err() error {
 		}
 		errs = append(errs, fmt.Errorf("%s: %s", at, e.msg))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, f.other...)...)
+}
+
+// Include adds the faults of a file that this one names.
+func (f *File) Include(other *File) {
+	if err := other.Err(); err != nil {
+		f.other = append(f.other, err)
+	}
 }
 
 func lowerFirst(s string) string {

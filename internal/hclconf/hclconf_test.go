@@ -121,7 +121,12 @@ func TestDecodeNamesEveryFault(t *testing.T) {
 		{"missing", "server {\n ca_subject {}\n}", `c.hcl:2: server.ca_subject.common_name is missing`},
 		{"label", "plugins {\n KeyManager {}\n}", `c.hcl:2: plugins.KeyManager has 0 names in quotes before its {, want 1`},
 		{"syntax", "server {\n bind_port = = 1\n}", `c.hcl:2: invalid expression: expected the start of an expression, but found an invalid expression token`},
-		{"JSON", "{\"server\": {}}", `c.hcl:1: JSON configuration is not supported yet: write it as HCL, server { trust_domain = "example.org" }`},
+		{"JSON", "{\"server\": {\n\"bind_port\": \"http\",\n\"trust_domian\": 1}}", "c.hcl:2: server.bind_port: want a whole number, got \"http\"\nc.hcl:3: unknown key \"trust_domian\" in server; did you mean \"trust_domain\"?"},
+		{"broken JSON", "{\"server\": {\n\"bind_port\": 1,\n}}", `c.hcl:2: not JSON: invalid character '}' looking for beginning of object key string`},
+		{"JSON too short", "{\"server\": {", `c.hcl:1: the JSON ends too early`},
+		{"two JSON values", "{}\n{}", `c.hcl:2: want one JSON object, and nothing after it`},
+		{"deep JSON", "{\"a\":" + strings.Repeat("[", 100), `c.hcl:1: not JSON: more than 64 brackets are open here`},
+		{"a value in the place of a name", "plugins {\n KeyManager {\n  keys_path = 1\n }\n}", `c.hcl:2: plugins.KeyManager has 0 names in quotes before its {, want 1`},
 		{"deep", strings.Repeat("[", 100), `c.hcl:1: more than 64 brackets are open here`},
 		{"big", strings.Repeat("#", maxSize+1), `c.hcl: the file has more than 256 KiB: this is no configuration file`},
 		{"all at once", "server {\n a1b2 = 1\n bind_port = true\n}\ntelemetry {}", "c.hcl:2: unknown key \"a1b2\" in server; accepted: admin_ids, audit, bind_address, bind_port, ca_subject, ca_ttl, trust_domain\n" +
@@ -140,6 +145,48 @@ func TestDecodeNamesEveryFault(t *testing.T) {
 	}
 }
 
+// The shapes that SPIRE's first HCL takes for one another; the JSON ones are those of its Kubernetes charts.
+func TestDecodeReadsEveryShapeOfABlock(t *testing.T) {
+	for name, src := range map[string]string{
+		"block":            `server { bind_port = 1 }` + "\n" + `plugins { KeyManager "disk" { plugin_data { keys_path = "/k" } } }`,
+		"names inside":     `server { bind_port = 1 }` + "\n" + `plugins { KeyManager { disk { plugin_data { keys_path = "/k" } } } }`,
+		"objects":          `server = { bind_port = 1 }` + "\n" + `plugins = { KeyManager = { disk = { plugin_data = { keys_path = "/k" } } } }`,
+		"HCL 1":            `"server"` + "\n" + `{ "bind_port" = 1, } plugins { "KeyManager" "disk" ` + "\n" + `{ plugin_data = { keys_path = "/k" } } } # end`,
+		"JSON":             `{"server": {"bind_port": 1}, "plugins": {"KeyManager": {"disk": {"plugin_data": {"keys_path": "/k"}}}}}`,
+		"JSON with lists":  `{"server": [{"bind_port": "1"}], "plugins": [{"KeyManager": [{"disk": [{"plugin_data": [{"keys_path": "/k"}]}]}]}]}`,
+		"JSON with a null": `{"server": {"bind_port": 1, "ca_ttl": null}, "plugins": {"KeyManager": {"disk": {"plugin_data": {"keys_path": "/k"}}}}}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got conf
+			f := Parse("c.conf", []byte(src))
+			f.Decode(&got)
+			if err := f.Err(); err != nil {
+				t.Fatal(err)
+			}
+			var data diskData
+			if len(got.Plugins.KeyManager) == 1 {
+				f.DecodeBody(got.Plugins.KeyManager[0].Data, &data)
+			}
+			if *got.Server.BindPort != 1 || got.Plugins.KeyManager[0].Name != "disk" || data.KeysPath != "/k" || !f.Has("plugins.KeyManager.disk.plugin_data.keys_path") {
+				t.Errorf("%+v, %+v, %+v", got.Server, got.Plugins, data)
+			}
+		})
+	}
+}
+
+func TestIncludeAddsTheFaultsOfAnotherFile(t *testing.T) {
+	main, other := Parse("a.conf", []byte("server {\n x1 = 1\n}")), Parse("b.conf", []byte("keys = 1"))
+	main.Decode(&conf{})
+	other.Decode(&diskData{})
+	main.Include(other)
+	main.Include(Parse("c.conf", nil))
+	want := `a.conf:2: unknown key "x1" in server; accepted: admin_ids, audit, bind_address, bind_port, ca_subject, ca_ttl, trust_domain
+b.conf:1: unknown key "keys" in the file; did you mean "keys_path"?`
+	if diff := cmp.Diff(want, main.Err().Error()); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestErrStopsAtTwentyFaults(t *testing.T) {
 	err := Decode("c.hcl", []byte("server {\n"+strings.Repeat("ca_key_type {}\n", 25)+"}"), &conf{})
 	lines := strings.Split(err.Error(), "\n")
@@ -155,6 +202,9 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte("server { bind_address = -\"x\" }"))
 	f.Add([]byte("server { bind_address = <<E\n a ${ b } \nE\n}"))
 	f.Add([]byte("server { bind_port = !!!!!--1 ? [for x in y: x] : {} }"))
+	f.Add([]byte("\"server\"\n{ \"bind_port\" = 1, } plugins { \"KeyManager\" \"disk\" { plugin_data = [{ keys_path = <<E\n a\nE\n }, { x = [1, -2] }] } }"))
+	f.Add([]byte(`{"server": [{"bind_port": "1"}], "plugins": [{"KeyManager": [{"disk": [{"plugin_data": [{"keys_path": "/k"}]}]}]}]}`))
+	f.Add([]byte("{\"a\": 1e999999999, \"b\": [null, {}, \"\\ud800\"]}"))
 	f.Fuzz(func(t *testing.T, src []byte) {
 		var c conf
 		file := Parse("f", src)
