@@ -8,19 +8,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"net"
-	"os"
-	"path/filepath"
 	"sync"
-	"syscall"
+	"time"
 
 	"github.com/lanyard-mtls/lanyard/internal/durable"
-	"github.com/lanyard-mtls/lanyard/internal/unixsock"
 	"github.com/lanyard-mtls/lanyard/issuer/ca"
-	"github.com/lanyard-mtls/lanyard/issuer/enroll"
 	"github.com/lanyard-mtls/lanyard/issuer/registry"
-	"github.com/lanyard-mtls/lanyard/issuer/serverapi"
 	"github.com/lanyard-mtls/lanyard/issuer/store"
 )
 
@@ -48,17 +41,16 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	defer func() { err = errors.Join(err, unlock()) }()
 
 	// Read early: a corrupt key file ends the start with nothing else touched.
-	keys, err := ca.OpenKeys(cfg.keyFile())
+	keys, err := openKeys(cfg)
 	if err != nil {
 		return err
 	}
-	tcp, local, err := listen(ctx, cfg)
+	on, err := listen(ctx, cfg)
 	if err != nil {
 		return err
 	}
 	// Once they serve, the servers close them, and this does nothing.
-	defer tcp.Close()
-	defer local.Close()
+	defer on.close()
 	st, err := store.Open(ctx, store.Config{Dir: cfg.storeDir(), TrustDomain: cfg.TrustDomain, Log: cfg.Log})
 	if err != nil {
 		if ctx.Err() != nil {
@@ -67,12 +59,20 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
-	return runOn(ctx, cfg, listeners{tcp, local}, st, keys)
+	return runOn(ctx, cfg, on, st, keys)
+}
+
+func openKeys(cfg Config) (ca.Keys, error) {
+	if cfg.MemoryKeys {
+		return ca.NewMemoryKeys(), nil
+	}
+	return ca.OpenKeys(cfg.keyFile())
 }
 
 // runOn runs what is above the store. The parts below the listeners outlive
 // ctx, so that calls in progress can end.
-func runOn(ctx context.Context, cfg Config, on listeners, st *store.Store, keys ca.Keys) error {
+func runOn(ctx context.Context, cfg Config, on *listeners, st *store.Store, keys ca.Keys) error {
+	started := time.Now()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	fail := func(err error) { cancel(&partError{err}) }
@@ -87,40 +87,39 @@ func runOn(ctx context.Context, cfg Config, on listeners, st *store.Store, keys 
 	case <-ctx.Done():
 		return outcome(ctx)
 	}
-	authority := ca.New(ca.Config{
-		TrustDomain: cfg.TrustDomain,
-		Keys:        keys,
-		Journal:     journal{store: st, registry: reg},
-		TTL:         cfg.CATTL,
-		X509SVIDTTL: cfg.DefaultX509SVIDTTL,
-		AgentTTL:    cfg.AgentTTL,
-		Subject:     cfg.CASubject,
-		Log:         cfg.Log,
-	})
-	if err := authority.Load(ctx); err != nil {
+	p := &parts{cfg: cfg, store: st, registry: reg, started: started}
+	if err := p.loadAuthority(ctx, keys); err != nil {
 		if ctx.Err() != nil {
 			return outcome(ctx)
 		}
 		return err
 	}
-	below.run("authority", authority.Run)
-	server := serverapi.New(serverapi.Deps{
-		TrustDomain: cfg.TrustDomain,
-		Store:       st,
-		Registry:    reg,
-		CA:          authority,
-		Enroll:      enroll.New(enroll.Config{TrustDomain: cfg.TrustDomain, Store: st, Registry: reg, CA: authority}),
-		AdminIDs:    cfg.AdminIDs,
-		Log:         cfg.Log,
-	})
+	below.run("authority", p.authority.Run)
+	if cfg.PruneAgentsExpiredFor > 0 {
+		below.run("pruning", p.pruneAgents)
+	}
+	server, err := p.newServer()
+	if err != nil {
+		return err
+	}
+	further, err := p.further(on)
+	if err != nil {
+		return err
+	}
 	var serving sync.WaitGroup
-	serving.Go(func() {
-		if err := server.Serve(ctx, on.tcp, on.local); err != nil {
-			fail(err)
-		}
-	})
+	serve := func(run func(context.Context) error) {
+		serving.Go(func() {
+			if err := run(ctx); err != nil {
+				fail(err)
+			}
+		})
+	}
+	serve(func(ctx context.Context) error { return server.Serve(ctx, on.tcp, on.local) })
+	for _, run := range further {
+		serve(run)
+	}
 	// What is bound queues connections: to serve is a matter of scheduling now.
-	cfg.Ready(Addrs{TCP: on.tcp.Addr(), Socket: cfg.SocketPath})
+	cfg.Ready(on.addrs(cfg))
 	<-ctx.Done()
 	serving.Wait()
 	return outcome(ctx)
@@ -137,54 +136,4 @@ func outcome(ctx context.Context) error {
 		return failed.err
 	}
 	return nil
-}
-
-// journal makes the store a ca.Journal: what is written is in the registry, from
-// which clients and handshakes are answered, before anything is signed with it.
-type journal struct {
-	store    *store.Store
-	registry *registry.Registry
-}
-
-func (j journal) UpdateCA(ctx context.Context, change func(*store.CAState) error) (store.Revision, error) {
-	rev, err := j.store.UpdateCA(ctx, change)
-	if err != nil {
-		return rev, err
-	}
-	return rev, j.registry.Wait(ctx, rev)
-}
-
-// listeners are bound: connections queue up on them.
-type listeners struct{ tcp, local net.Listener }
-
-// listen binds both listeners or none.
-func listen(ctx context.Context, cfg Config) (tcp, local net.Listener, err error) {
-	var lc net.ListenConfig
-	lc.SetMultipathTCP(false) // kernel paths that later parts use refuse MPTCP
-	tcp, err = lc.Listen(ctx, "tcp", cfg.address())
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, nil, fmt.Errorf("%s is in use by another process: stop that process or set another bind_port", cfg.address())
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return nil, nil, fmt.Errorf("%s is not an address of this machine: set another bind_address", cfg.BindAddress)
-	case err != nil:
-		return nil, nil, fmt.Errorf("listen on %s: %w", cfg.address(), err)
-	}
-	local, err = listenLocal(cfg.SocketPath)
-	if err != nil {
-		return nil, nil, errors.Join(err, tcp.Close())
-	}
-	return tcp, local, nil
-}
-
-// listenLocal binds the admin socket for this user alone. A directory that is
-// missing is made as private as the socket; one that is there is its owner's.
-func listenLocal(path string) (net.Listener, error) {
-	dir := filepath.Dir(path)
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		if err := durable.MkdirPrivate(dir); err != nil {
-			return nil, fmt.Errorf("directory of the admin socket: %w", err)
-		}
-	}
-	return unixsock.Listen(path, 0o600)
 }

@@ -1,0 +1,188 @@
+package issuer
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
+	"github.com/lanyard-mtls/lanyard/issuer/backup"
+	"github.com/lanyard-mtls/lanyard/issuer/ca"
+	"github.com/lanyard-mtls/lanyard/issuer/enroll"
+	"github.com/lanyard-mtls/lanyard/issuer/oidc"
+	"github.com/lanyard-mtls/lanyard/issuer/registry"
+	"github.com/lanyard-mtls/lanyard/issuer/serverapi"
+	"github.com/lanyard-mtls/lanyard/issuer/store"
+)
+
+// parts is what an issuer that runs is made of, above its store.
+type parts struct {
+	cfg       Config
+	store     *store.Store
+	registry  *registry.Registry
+	authority *ca.Authority
+	started   time.Time
+}
+
+// loadAuthority gets the authorities ready to sign. Records that come from a
+// backup get new ones: others may have signed with the keys since.
+func (p *parts) loadAuthority(ctx context.Context, keys ca.Keys) error {
+	restored, err := p.store.Restored(ctx)
+	if err != nil {
+		return err
+	}
+	p.authority = ca.New(ca.Config{
+		TrustDomain: p.cfg.TrustDomain,
+		Keys:        keys,
+		Journal:     journal{store: p.store, registry: p.registry},
+		Parent:      p.cfg.Parent,
+		TTL:         p.cfg.CATTL,
+		X509SVIDTTL: p.cfg.DefaultX509SVIDTTL,
+		AgentTTL:    p.cfg.AgentTTL,
+		Subject:     p.cfg.CASubject,
+		KeyType:     p.cfg.CAKeyType,
+		JWTKeyType:  p.cfg.JWTKeyType,
+		JWTSVIDTTL:  p.cfg.DefaultJWTSVIDTTL,
+		JWTIssuer:   p.cfg.JWTIssuer,
+		DisableJWT:  p.cfg.DisableJWTSVIDs,
+		Composers:   p.cfg.Composers,
+		Holders:     p.registry,
+		Restored:    restored,
+		Log:         p.cfg.Log,
+	})
+	if err := p.authority.Load(ctx); err != nil {
+		return err
+	}
+	if !restored {
+		return nil
+	}
+	return p.store.ClearRestored(ctx)
+}
+
+// newServer makes the API.
+func (p *parts) newServer() (*serverapi.Server, error) {
+	methods := make(map[string]enroll.Method, len(p.cfg.Methods))
+	for name, newMethod := range p.cfg.Methods {
+		method, err := newMethod(MethodDeps{TrustDomain: p.cfg.TrustDomain, Bundle: p.bundle, Log: p.cfg.Log})
+		if err != nil {
+			return nil, fmt.Errorf("node attestation %s: %w", name, err)
+		}
+		methods[name] = method
+	}
+	deps := serverapi.Deps{
+		TrustDomain: p.cfg.TrustDomain,
+		Store:       p.store,
+		Registry:    p.registry,
+		CA:          p.authority,
+		Enroll: enroll.New(enroll.Config{
+			TrustDomain:       p.cfg.TrustDomain,
+			Store:             p.store,
+			Registry:          p.registry,
+			CA:                p.authority,
+			Methods:           methods,
+			AgentIDAsSelector: p.cfg.AgentIDAsSelector,
+			Log:               p.cfg.Log,
+		}),
+		AdminIDs:      p.cfg.AdminIDs,
+		Limits:        p.cfg.Limits,
+		Audit:         p.cfg.Audit,
+		Level:         p.cfg.Level,
+		Backup:        p.backup,
+		ProxyProtocol: p.cfg.ProxyProtocol,
+		Started:       p.started,
+		Log:           p.cfg.Log,
+	}
+	if p.cfg.Level != nil {
+		deps.LaunchLevel = p.cfg.Level.Level()
+	}
+	return serverapi.New(deps), nil
+}
+
+// further makes what serves beside the API.
+func (p *parts) further(*listeners) (runs []func(context.Context) error, err error) {
+	if p.cfg.OIDC != nil {
+		cfg := *p.cfg.OIDC
+		cfg.Keys, cfg.Log = p.jwtKeys, p.cfg.Log
+		server, err := oidc.New(cfg)
+		if err != nil {
+			return nil, fmt.Errorf("oidc: %w", err)
+		}
+		runs = append(runs, server.Run)
+	}
+	return runs, nil
+}
+
+// bundle is the trust domain's own, for verifying what its members show.
+func (p *parts) bundle() (*x509bundle.Bundle, error) {
+	bundle := x509bundle.New(p.cfg.TrustDomain)
+	for _, authority := range p.registry.Bundle().GetX509Authorities() {
+		if authority.GetTainted() {
+			continue
+		}
+		cert, err := x509.ParseCertificate(authority.GetAsn1())
+		if err != nil {
+			return nil, fmt.Errorf("bundle of %q: %w", p.cfg.TrustDomain.Name(), err)
+		}
+		bundle.AddX509Authority(cert)
+	}
+	if bundle.Empty() {
+		return nil, errors.New("there is no authority yet")
+	}
+	return bundle, nil
+}
+
+func (p *parts) jwtKeys() []*types.JWTKey { return p.registry.Bundle().GetJwtAuthorities() }
+
+func (p *parts) backup(ctx context.Context, w io.Writer) error {
+	from := backup.Parts{TrustDomain: p.cfg.TrustDomain, Save: p.store.Save, Version: p.cfg.Version}
+	if !p.cfg.MemoryKeys {
+		from.KeyFile = p.cfg.keyFile()
+	}
+	return backup.Write(ctx, w, from)
+}
+
+// pruneInterval is SPIRE's, give or take a quarter of an hour.
+const pruneInterval = time.Hour
+
+// pruneAgents forgets agents that expired long ago, now and then, until ctx ends.
+func (p *parts) pruneAgents(ctx context.Context) error {
+	for {
+		wait := pruneInterval - 15*time.Minute + rand.N(30*time.Minute)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+		}
+		n, err := p.registry.PruneAgents(ctx, p.cfg.PruneAgentsExpiredFor, p.cfg.PruneAgentsBatch, p.cfg.PruneTOFUAgents)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			p.cfg.Log.Warn("expired agents were not deleted; trying again later", "error", err)
+		case n > 0:
+			p.cfg.Log.Info("deleted agents that expired long ago", slog.Int("agents", n))
+		}
+	}
+}
+
+// journal makes the store a ca.Journal: what is written is in the registry, from
+// which clients and handshakes are answered, before anything is signed with it.
+type journal struct {
+	store    *store.Store
+	registry *registry.Registry
+}
+
+func (j journal) UpdateCA(ctx context.Context, change func(*store.CAState) error) (store.Revision, error) {
+	rev, err := j.store.UpdateCA(ctx, change)
+	if err != nil {
+		return rev, err
+	}
+	return rev, j.registry.Wait(ctx, rev)
+}
