@@ -18,6 +18,9 @@ import (
 	"github.com/lanyard-mtls/lanyard/issuer/store/storepb"
 )
 
+// joinTokenMethod is the method of a token that names none.
+const joinTokenMethod = "join_token"
+
 // CreateToken stores rec for a join token, under a hash of it. The error wraps
 // ErrExists if the token is there already, spent or not.
 func (s *Store) CreateToken(ctx context.Context, token string, rec *storepb.JoinToken) error {
@@ -73,6 +76,7 @@ func (s *Store) SpendToken(ctx context.Context, j Join) (*storepb.Agent, Revisio
 	if err != nil {
 		return nil, 0, fmt.Errorf("store: spend join token: agent ID %q: %w", j.Agent.GetSpiffeId(), err)
 	}
+	j.Agent = proto.Clone(j.Agent).(*storepb.Agent)
 	for range maxAttempts {
 		rev, err := s.spend(ctx, j, id)
 		if errors.Is(err, ErrConflict) {
@@ -81,7 +85,7 @@ func (s *Store) SpendToken(ctx context.Context, j Join) (*storepb.Agent, Revisio
 		if err != nil {
 			return nil, 0, err
 		}
-		return proto.Clone(j.Agent).(*storepb.Agent), rev, nil
+		return j.Agent, rev, nil
 	}
 	return nil, 0, fmt.Errorf("join token: %w", ErrConflict)
 }
@@ -93,12 +97,9 @@ func (s *Store) spend(ctx context.Context, j Join, id spiffeid.ID) (Revision, er
 		return 0, s.fault("spend join token", err)
 	}
 	tokenKV, agentKV := kvs[0], kvs[1]
-	if tokenKV == nil {
-		return 0, ErrTokenUnknown
-	}
-	rec := &storepb.JoinToken{}
-	if err := proto.Unmarshal(tokenKV.Value, rec); err != nil {
-		return 0, fmt.Errorf("record of a join token: %w", err)
+	rec, err := decodeToken(tokenKV, joinTokenMethod)
+	if err != nil {
+		return 0, err
 	}
 	spent := len(rec.SpentBy) > 0
 	if spent && !bytes.Equal(rec.SpentBy, j.KeyHash[:]) {
@@ -107,19 +108,14 @@ func (s *Store) spend(ctx context.Context, j Join, id spiffeid.ID) (Revision, er
 	if j.Now.Unix() >= rec.ExpiresAt {
 		return 0, s.expireToken(ctx, tokenKV)
 	}
-	if err := mayJoin(id, agentKV); err != nil {
-		return 0, err
-	}
 	t := txn{}
 	t.unchanged(tokenKey(j.Token), tokenKV.ModRevision)
-	t.unchanged(agentKey(id), modRevision(agentKV))
-	data, err := encode(j.Agent)
-	if err != nil {
+	if err := t.admit(id, agentKV, j.Agent); err != nil {
 		return 0, err
 	}
-	t.put(agentKey(id), data)
 	if !spent {
-		if err := s.bind(ctx, &t, j, rec, id); err != nil {
+		rec.SpentBy = j.KeyHash[:]
+		if err := s.useToken(ctx, &t, j.Token, rec, id); err != nil {
 			return 0, err
 		}
 	}
@@ -133,29 +129,62 @@ func (s *Store) spend(ctx context.Context, j Join, id spiffeid.ID) (Revision, er
 	return Revision(resp.Header.Revision), nil
 }
 
-func mayJoin(id spiffeid.ID, kv *mvccpb.KeyValue) error {
+// decodeToken reads a token's record. What is there for another method is not
+// there.
+func decodeToken(kv *mvccpb.KeyValue, method string) (*storepb.JoinToken, error) {
 	if kv == nil {
-		return nil
+		return nil, ErrTokenUnknown
 	}
-	agent, err := decodeAgent(id.String(), kv.Value)
+	rec := &storepb.JoinToken{}
+	if err := proto.Unmarshal(kv.Value, rec); err != nil {
+		return nil, fmt.Errorf("record of a join token: %w", err)
+	}
+	if MethodOf(rec) != method {
+		return nil, ErrTokenUnknown
+	}
+	return rec, nil
+}
+
+// MethodOf returns the method that the token is for.
+func MethodOf(rec *storepb.JoinToken) string {
+	if rec.GetMethod() == "" {
+		return joinTokenMethod
+	}
+	return rec.GetMethod()
+}
+
+// admit adds to t that agent joins as id, whose record was kv. What is known of
+// its version stays. The error wraps ErrAgentBanned.
+func (t *txn) admit(id spiffeid.ID, kv *mvccpb.KeyValue, agent *storepb.Agent) error {
+	if kv != nil {
+		old, err := decodeAgent(id.String(), kv.Value)
+		if err != nil {
+			return err
+		}
+		if old.Banned {
+			return fmt.Errorf("agent %s: %w", id, ErrAgentBanned)
+		}
+		if agent.AgentVersion == "" {
+			agent.AgentVersion = old.AgentVersion
+		}
+	}
+	data, err := encode(agent)
 	if err != nil {
 		return err
 	}
-	if agent.Banned {
-		return fmt.Errorf("agent %s: %w", id, ErrAgentBanned)
-	}
+	t.unchanged(agentKey(id), modRevision(kv))
+	t.put(agentKey(id), data)
 	return nil
 }
 
-// bind adds to t what happens only at the first use of the token: it becomes
-// the key's, and the agent gets the entry for its second ID.
-func (s *Store) bind(ctx context.Context, t *txn, j Join, rec *storepb.JoinToken, id spiffeid.ID) error {
-	rec.SpentBy = j.KeyHash[:]
+// useToken adds to t what happens at the first use of the token by a key: rec
+// is its new record, and the agent gets the entry for its second ID.
+func (s *Store) useToken(ctx context.Context, t *txn, token string, rec *storepb.JoinToken, id spiffeid.ID) error {
 	data, err := encode(rec)
 	if err != nil {
 		return err
 	}
-	t.put(tokenKey(j.Token), data)
+	t.put(tokenKey(token), data)
 	if rec.AgentId == "" {
 		return nil
 	}
