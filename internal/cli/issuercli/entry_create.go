@@ -46,7 +46,7 @@ func entryCreate(env *cli.Env) *cobra.Command {
 			if err := v.out.Proto(env.Stdout, resp, func(w io.Writer) { printResults(w, env.Stderr, "create", resp.Results) }); err != nil {
 				return err
 			}
-			return failed("create", "entries", resp.Results)
+			return v.partly(failed("create", "entries", resp.Results))
 		})
 	}
 	return v.Command
@@ -58,7 +58,7 @@ func (e *entryFlags) entries(v *verb) ([]*types.Entry, error) {
 		entry, err := e.entry()
 		return []*types.Entry{entry}, err
 	}
-	if err := e.fromData(v.Flags()); err != nil {
+	if err := onlyData(v.Flags()); err != nil {
 		return nil, err
 	}
 	data, err := readData(v.env.Stdin, e.data)

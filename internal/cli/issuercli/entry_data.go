@@ -66,11 +66,17 @@ func readData(stdin io.Reader, path string) ([]byte, error) {
 	return data, err
 }
 
+// inputName names a file for messages.
+func inputName(path string) string {
+	if path == "-" {
+		return "standard input"
+	}
+	return path
+}
+
 // decodeJSON reads strictly: an unknown key, or something after the end, is an error.
 func decodeJSON(name string, data []byte, target any) error {
-	if name == "-" {
-		name = "standard input"
-	}
+	name = inputName(name)
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
 	if err := d.Decode(target); err != nil {

@@ -36,7 +36,7 @@ func entryDelete(env *cli.Env) *cobra.Command {
 			if err := v.out.Proto(env.Stdout, resp, func(w io.Writer) { printDeleted(w, env.Stderr, resp.Results) }); err != nil {
 				return err
 			}
-			return failed("delete", "entries", resp.Results)
+			return v.partly(failed("delete", "entries", resp.Results))
 		})
 	}
 	return v.Command

@@ -41,8 +41,8 @@ func (e *entryFlags) add(fs *pflag.FlagSet) {
 	fs.StringVar(&e.data, "data", "", "JSON `FILE` with entries, - for standard input; conflicts with all flags above")
 }
 
-// fromData refuses flags that -data would overrule in silence.
-func (e *entryFlags) fromData(fs *pflag.FlagSet) error {
+// onlyData refuses flags that -data would overrule in silence.
+func onlyData(fs *pflag.FlagSet) error {
 	var err error
 	fs.Visit(func(f *pflag.Flag) {
 		switch f.Name {

@@ -49,7 +49,7 @@ func entryUpdate(env *cli.Env) *cobra.Command {
 			if err := v.out.Proto(env.Stdout, resp, func(w io.Writer) { printResults(w, env.Stderr, "update", resp.Results) }); err != nil {
 				return err
 			}
-			return failed("update", "entries", resp.Results)
+			return v.partly(failed("update", "entries", resp.Results))
 		})
 	}
 	return v.Command

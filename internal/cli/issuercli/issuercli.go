@@ -18,11 +18,18 @@ import (
 // Verbs gives the commands, to be put below "lanyard issuer" or at the top where the program is called spire-server.
 func Verbs(env *cli.Env) []*cobra.Command {
 	return []*cobra.Command{
-		group("token", "Make join tokens", tokenGenerate(env)),
 		group("entry", "Say which workloads get which identity", entryCreate(env), entryShow(env), entryUpdate(env), entryDelete(env), entryCount(env)),
-		cli.NotYet(group("agent", "List, ban and evict node agents", agentList(env), agentShow(env), agentCount(env), agentBan(env), agentEvict(env)), "purge"),
-		cli.NotYet(group("bundle", "Show the trust bundle", bundleShow(env)), "list", "set", "delete", "count"),
+		group("token", "Make join tokens", tokenGenerate(env)),
+		group("agent", "List, ban and evict node agents", agentList(env), agentShow(env), agentCount(env), agentBan(env), agentEvict(env), agentPurge(env)),
+		group("bundle", "The own trust bundle, and those of federated trust domains", bundleShow(env), bundleList(env), bundleSet(env), bundleDelete(env), bundleCount(env)),
+		group("federation", "Say with which trust domains to federate, and where their bundles come from", federationCreate(env), federationUpdate(env), federationDelete(env), federationList(env), federationShow(env), federationRefresh(env)),
 		group("x509", "Mint X.509-SVIDs", x509Mint(env)),
+		group("jwt", "Mint JWT-SVIDs", jwtMint(env)),
+		group("wit", "Mint WIT-SVIDs", witMint(env)),
+		localAuthority(env),
+		group("upstreamauthority", "Taint and revoke the authority above the issuer's own", upstreamTaint(env), upstreamRevoke(env)),
+		group("logger", "See and change the issuer's log level", loggerGet(env), loggerSet(env), loggerReset(env)),
+		group("debug", "Look into a running issuer", debugGetInfo(env)),
 		healthcheck(env),
 	}
 }
@@ -54,6 +61,15 @@ func newVerb(env *cli.Env, name, short string) *verb {
 func (v *verb) withOutput() *verb {
 	v.out.AddFlag(v.Flags())
 	return v
+}
+
+// partly ends a verb that has told about each item in its answer: err says that some failed. With -output json spire-server
+// exits with 0 then, and so does Lanyard under that name.
+func (v *verb) partly(err error) error {
+	if v.env.Dialect == cli.SPIREServer && v.out.JSON() {
+		return nil
+	}
+	return err
 }
 
 // call connects to the issuer and does what f does there.

@@ -31,6 +31,18 @@ func optionalID(flag, value string) (*types.SPIFFEID, error) {
 	return registration.IDProto(id), nil
 }
 
+// requiredTrustDomain reads a flag that must be a trust domain, bare or as spiffe://td.
+func requiredTrustDomain(flag, value string) (spiffeid.TrustDomain, error) {
+	if value == "" {
+		return spiffeid.TrustDomain{}, cli.Usagef("-%s is missing: the name of the trust domain, like other.example", flag)
+	}
+	td, err := spiffeid.TrustDomainFromString(value)
+	if err != nil {
+		return spiffeid.TrustDomain{}, cli.Usagef("-%s %q is no trust domain: %v", flag, value, err)
+	}
+	return td, nil
+}
+
 func idString(id *types.SPIFFEID) string {
 	if id == nil {
 		return ""
