@@ -420,8 +420,11 @@ type X509Authority struct {
 	// Lower-case hex of the subject key identifier of the root above it; empty
 	// where it certified itself.
 	UpstreamAuthorityId string `protobuf:"bytes,7,opt,name=upstream_authority_id,json=upstreamAuthorityId,proto3" json:"upstream_authority_id,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// Activated as soon as all agents hold it, before its time on the timeline:
+	// not so where an operator prepared it by hand.
+	Eager         bool `protobuf:"varint,8,opt,name=eager,proto3" json:"eager,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *X509Authority) Reset() {
@@ -503,6 +506,13 @@ func (x *X509Authority) GetUpstreamAuthorityId() string {
 	return ""
 }
 
+func (x *X509Authority) GetEager() bool {
+	if x != nil {
+		return x.Eager
+	}
+	return false
+}
+
 // JWTAuthority is one JWT signing key of one issuer. Its private key is kept as
 // that of an X509Authority is.
 type JWTAuthority struct {
@@ -514,8 +524,10 @@ type JWTAuthority struct {
 	PublicKey []byte               `protobuf:"bytes,3,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
 	Status    X509Authority_Status `protobuf:"varint,4,opt,name=status,proto3,enum=lanyard.store.v1.X509Authority_Status" json:"status,omitempty"`
 	// Unix seconds.
-	IssuedAt      int64 `protobuf:"varint,5,opt,name=issued_at,json=issuedAt,proto3" json:"issued_at,omitempty"`
-	NotAfter      int64 `protobuf:"varint,6,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
+	IssuedAt int64 `protobuf:"varint,5,opt,name=issued_at,json=issuedAt,proto3" json:"issued_at,omitempty"`
+	NotAfter int64 `protobuf:"varint,6,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
+	// As in X509Authority.
+	Eager         bool `protobuf:"varint,7,opt,name=eager,proto3" json:"eager,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -592,6 +604,77 @@ func (x *JWTAuthority) GetNotAfter() int64 {
 	return 0
 }
 
+func (x *JWTAuthority) GetEager() bool {
+	if x != nil {
+		return x.Eager
+	}
+	return false
+}
+
+// RevokedAuthority keeps an authority that was revoked here from coming back
+// with what an upstream authority or a downstream issuer publishes.
+type RevokedAuthority struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "x509" or "jwt".
+	Kind        string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	AuthorityId string `protobuf:"bytes,2,opt,name=authority_id,json=authorityId,proto3" json:"authority_id,omitempty"`
+	// Unix seconds: when the authority itself expires, and this may be forgotten.
+	ExpiresAt     int64 `protobuf:"varint,3,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokedAuthority) Reset() {
+	*x = RevokedAuthority{}
+	mi := &file_lanyard_store_v1_store_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokedAuthority) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokedAuthority) ProtoMessage() {}
+
+func (x *RevokedAuthority) ProtoReflect() protoreflect.Message {
+	mi := &file_lanyard_store_v1_store_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokedAuthority.ProtoReflect.Descriptor instead.
+func (*RevokedAuthority) Descriptor() ([]byte, []int) {
+	return file_lanyard_store_v1_store_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *RevokedAuthority) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *RevokedAuthority) GetAuthorityId() string {
+	if x != nil {
+		return x.AuthorityId
+	}
+	return ""
+}
+
+func (x *RevokedAuthority) GetExpiresAt() int64 {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return 0
+}
+
 var File_lanyard_store_v1_store_proto protoreflect.FileDescriptor
 
 const file_lanyard_store_v1_store_proto_rawDesc = "" +
@@ -629,7 +712,7 @@ const file_lanyard_store_v1_store_proto_rawDesc = "" +
 	"\bagent_id\x18\x01 \x01(\tR\aagentId\x12\x19\n" +
 	"\btoken_id\x18\x02 \x01(\tR\atokenId\x12\x19\n" +
 	"\bbound_at\x18\x03 \x01(\x03R\aboundAt\x127\n" +
-	"\tselectors\x18\x04 \x03(\v2\x19.spire.api.types.SelectorR\tselectors\"\xd3\x02\n" +
+	"\tselectors\x18\x04 \x03(\v2\x19.spire.api.types.SelectorR\tselectors\"\xe9\x02\n" +
 	"\rX509Authority\x12!\n" +
 	"\fauthority_id\x18\x01 \x01(\tR\vauthorityId\x12\x15\n" +
 	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x12 \n" +
@@ -637,13 +720,14 @@ const file_lanyard_store_v1_store_proto_rawDesc = "" +
 	"\x06status\x18\x04 \x01(\x0e2&.lanyard.store.v1.X509Authority.StatusR\x06status\x12\x1b\n" +
 	"\tissued_at\x18\x05 \x01(\x03R\bissuedAt\x12\x1b\n" +
 	"\tnot_after\x18\x06 \x01(\x03R\bnotAfter\x122\n" +
-	"\x15upstream_authority_id\x18\a \x01(\tR\x13upstreamAuthorityId\"8\n" +
+	"\x15upstream_authority_id\x18\a \x01(\tR\x13upstreamAuthorityId\x12\x14\n" +
+	"\x05eager\x18\b \x01(\bR\x05eager\"8\n" +
 	"\x06Status\x12\v\n" +
 	"\aUNKNOWN\x10\x00\x12\f\n" +
 	"\bPREPARED\x10\x02\x12\n" +
 	"\n" +
 	"\x06ACTIVE\x10\x03\x12\a\n" +
-	"\x03OLD\x10\x04\"\xe1\x01\n" +
+	"\x03OLD\x10\x04\"\xf7\x01\n" +
 	"\fJWTAuthority\x12!\n" +
 	"\fauthority_id\x18\x01 \x01(\tR\vauthorityId\x12\x15\n" +
 	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x12\x1d\n" +
@@ -651,7 +735,13 @@ const file_lanyard_store_v1_store_proto_rawDesc = "" +
 	"public_key\x18\x03 \x01(\fR\tpublicKey\x12>\n" +
 	"\x06status\x18\x04 \x01(\x0e2&.lanyard.store.v1.X509Authority.StatusR\x06status\x12\x1b\n" +
 	"\tissued_at\x18\x05 \x01(\x03R\bissuedAt\x12\x1b\n" +
-	"\tnot_after\x18\x06 \x01(\x03R\bnotAfterB6Z4github.com/lanyard-mtls/lanyard/issuer/store/storepbb\x06proto3"
+	"\tnot_after\x18\x06 \x01(\x03R\bnotAfter\x12\x14\n" +
+	"\x05eager\x18\a \x01(\bR\x05eager\"h\n" +
+	"\x10RevokedAuthority\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12!\n" +
+	"\fauthority_id\x18\x02 \x01(\tR\vauthorityId\x12\x1d\n" +
+	"\n" +
+	"expires_at\x18\x03 \x01(\x03R\texpiresAtB6Z4github.com/lanyard-mtls/lanyard/issuer/store/storepbb\x06proto3"
 
 var (
 	file_lanyard_store_v1_store_proto_rawDescOnce sync.Once
@@ -666,7 +756,7 @@ func file_lanyard_store_v1_store_proto_rawDescGZIP() []byte {
 }
 
 var file_lanyard_store_v1_store_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_lanyard_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_lanyard_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_lanyard_store_v1_store_proto_goTypes = []any{
 	(X509Authority_Status)(0), // 0: lanyard.store.v1.X509Authority.Status
 	(*Agent)(nil),             // 1: lanyard.store.v1.Agent
@@ -674,12 +764,13 @@ var file_lanyard_store_v1_store_proto_goTypes = []any{
 	(*NodeKey)(nil),           // 3: lanyard.store.v1.NodeKey
 	(*X509Authority)(nil),     // 4: lanyard.store.v1.X509Authority
 	(*JWTAuthority)(nil),      // 5: lanyard.store.v1.JWTAuthority
-	(*types.Selector)(nil),    // 6: spire.api.types.Selector
+	(*RevokedAuthority)(nil),  // 6: lanyard.store.v1.RevokedAuthority
+	(*types.Selector)(nil),    // 7: spire.api.types.Selector
 }
 var file_lanyard_store_v1_store_proto_depIdxs = []int32{
-	6, // 0: lanyard.store.v1.Agent.selectors:type_name -> spire.api.types.Selector
-	6, // 1: lanyard.store.v1.JoinToken.selectors:type_name -> spire.api.types.Selector
-	6, // 2: lanyard.store.v1.NodeKey.selectors:type_name -> spire.api.types.Selector
+	7, // 0: lanyard.store.v1.Agent.selectors:type_name -> spire.api.types.Selector
+	7, // 1: lanyard.store.v1.JoinToken.selectors:type_name -> spire.api.types.Selector
+	7, // 2: lanyard.store.v1.NodeKey.selectors:type_name -> spire.api.types.Selector
 	0, // 3: lanyard.store.v1.X509Authority.status:type_name -> lanyard.store.v1.X509Authority.Status
 	0, // 4: lanyard.store.v1.JWTAuthority.status:type_name -> lanyard.store.v1.X509Authority.Status
 	5, // [5:5] is the sub-list for method output_type
@@ -700,7 +791,7 @@ func file_lanyard_store_v1_store_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lanyard_store_v1_store_proto_rawDesc), len(file_lanyard_store_v1_store_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   5,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
