@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	mvccpb "go.etcd.io/etcd/api/v3/mvccpb"
-	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
@@ -23,10 +22,14 @@ type CAState struct {
 	Bundle *types.Bundle
 	// Authorities are this issuer's, oldest first.
 	Authorities []*storepb.X509Authority
+	// JWTAuthorities are this issuer's, oldest first.
+	JWTAuthorities []*storepb.JWTAuthority
+	// Revoked are authorities that must not come back into the bundle.
+	Revoked []*storepb.RevokedAuthority
 }
 
-// UpdateCA replaces the bundle and this issuer's authorities by what change
-// makes of them, in one transaction; nothing is written if it makes no
+// UpdateCA replaces the bundle, this issuer's authorities and the list of those
+// revoked by what change makes of them, in one transaction; nothing is written if it makes no
 // difference. The bundle's sequence number grows by one when its set of
 // authorities of any kind, taints included, is another than before. change
 // must be free of other effects: it runs again when others change the bundle
@@ -46,15 +49,10 @@ func (s *Store) UpdateCA(ctx context.Context, change func(*CAState) error) (Revi
 	return 0, fmt.Errorf("bundle: %w", ErrConflict)
 }
 
-// updateCA tries once. The bundle's revision guards the authorities too: every
-// change to either writes it.
+// updateCA tries once. The bundle's revision guards the rest too: every change
+// to any of it writes the bundle.
 func (s *Store) updateCA(ctx context.Context, change func(*CAState) error) (Revision, error) {
-	resp, err := s.client.Txn(ctx).Then(clientv3.OpGet(bundleKey), clientv3.OpGet(authorityDir, clientv3.WithPrefix())).Commit()
-	if err != nil {
-		return 0, s.fault("update bundle", err)
-	}
-	bundleKV := first(resp.Responses[0].GetResponseRange().Kvs)
-	old, err := s.caState(bundleKV, resp.Responses[1].GetResponseRange().Kvs)
+	bundleKV, old, err := s.readCA(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -68,7 +66,11 @@ func (s *Store) updateCA(ctx context.Context, change func(*CAState) error) (Revi
 		state.Bundle.SequenceNumber++
 	}
 	var t txn
-	if err := t.putAuthorities(old, state); err != nil {
+	if err := errors.Join(
+		putRecords(&t, authorityDir, old.Authorities, state.Authorities, (*storepb.X509Authority).GetAuthorityId),
+		putRecords(&t, jwtAuthorityDir, old.JWTAuthorities, state.JWTAuthorities, (*storepb.JWTAuthority).GetAuthorityId),
+		putRecords(&t, revokedDir, old.Revoked, state.Revoked, revokedName),
+	); err != nil {
 		return 0, err
 	}
 	if len(t.then) == 0 && proto.Equal(old.Bundle, state.Bundle) {
@@ -122,40 +124,12 @@ func SortAuthorities(as []*storepb.X509Authority) {
 }
 
 func (c CAState) clone() CAState {
-	clone := CAState{Bundle: proto.Clone(c.Bundle).(*types.Bundle)}
-	for _, a := range c.Authorities {
-		clone.Authorities = append(clone.Authorities, proto.Clone(a).(*storepb.X509Authority))
+	return CAState{
+		Bundle:         proto.Clone(c.Bundle).(*types.Bundle),
+		Authorities:    cloneAll(c.Authorities),
+		JWTAuthorities: cloneAll(c.JWTAuthorities),
+		Revoked:        cloneAll(c.Revoked),
 	}
-	return clone
-}
-
-// putAuthorities writes the difference between the two states.
-func (t *txn) putAuthorities(old, state CAState) error {
-	before := make(map[string]*storepb.X509Authority)
-	for _, a := range old.Authorities {
-		before[a.AuthorityId] = a
-	}
-	written := make(map[string]bool)
-	for _, a := range state.Authorities {
-		if a.AuthorityId == "" || written[a.AuthorityId] {
-			return fmt.Errorf("store: update bundle: authority ID %q is empty or there twice", a.AuthorityId)
-		}
-		written[a.AuthorityId] = true
-		if was := before[a.AuthorityId]; was != nil && proto.Equal(was, a) {
-			continue
-		}
-		data, err := encode(a)
-		if err != nil {
-			return err
-		}
-		t.put(authorityKey(a.AuthorityId), data)
-	}
-	for id := range before {
-		if !written[id] {
-			t.delete(authorityKey(id))
-		}
-	}
-	return nil
 }
 
 // sameAuthorities compares the bundles as sets of authorities.
