@@ -53,6 +53,7 @@ func (f *File) decode(items []item, path string, at Pos, v reflect.Value) {
 	s := schemaOf(v.Type())
 	first := map[string]Pos{}
 	for _, it := range items {
+		it.name = s.canonical(it.name)
 		fl, known := s.fields[it.name]
 		if !known {
 			f.unknown(it, path, s)

@@ -30,6 +30,7 @@ type File struct {
 	name  string
 	items []item
 	errs  []located
+	notes []located
 	other []error        // faults of files that this one names
 	seen  map[string]Pos // dotted path of every key met, "server.bind_port"
 }
@@ -166,13 +167,31 @@ func (f *File) Err() error {
 			errs = append(errs, fmt.Errorf("%s: and %d more", f.name, len(f.errs)-maxErrors))
 			break
 		}
-		at := f.name
-		if e.pos.Line > 0 {
-			at = fmt.Sprintf("%s:%d", f.name, e.pos.Line)
-		}
-		errs = append(errs, fmt.Errorf("%s: %s", at, e.msg))
+		errs = append(errs, fmt.Errorf("%s: %s", f.place(e.pos), e.msg))
 	}
 	return errors.Join(append(errs, f.other...)...)
+}
+
+// Notef adds something to say about what stands at pos that is no fault.
+func (f *File) Notef(pos Pos, format string, args ...any) {
+	f.notes = append(f.notes, located{pos, fmt.Sprintf(format, args...)})
+}
+
+// Notes are what was added by Notef, in the order of their lines, each "FILE:LINE: what".
+func (f *File) Notes() []string {
+	slices.SortStableFunc(f.notes, func(a, b located) int { return a.pos.Line - b.pos.Line })
+	var all []string
+	for _, n := range f.notes {
+		all = append(all, fmt.Sprintf("%s: %s", f.place(n.pos), n.msg))
+	}
+	return all
+}
+
+func (f *File) place(pos Pos) string {
+	if pos.Line == 0 {
+		return f.name
+	}
+	return fmt.Sprintf("%s:%d", f.name, pos.Line)
 }
 
 // Include adds the faults of a file that this one names.

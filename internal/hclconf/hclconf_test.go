@@ -152,6 +152,7 @@ func TestDecodeReadsEveryShapeOfABlock(t *testing.T) {
 		"names inside":     `server { bind_port = 1 }` + "\n" + `plugins { KeyManager { disk { plugin_data { keys_path = "/k" } } } }`,
 		"objects":          `server = { bind_port = 1 }` + "\n" + `plugins = { KeyManager = { disk = { plugin_data = { keys_path = "/k" } } } }`,
 		"HCL 1":            `"server"` + "\n" + `{ "bind_port" = 1, } plugins { "KeyManager" "disk" ` + "\n" + `{ plugin_data = { keys_path = "/k" } } } # end`,
+		"capital letters":  `Server { Bind_Port = 1 }` + "\n" + `plugins { keymanager "disk" { plugin_data { KEYS_PATH = "/k" } } }`,
 		"JSON":             `{"server": {"bind_port": 1}, "plugins": {"KeyManager": {"disk": {"plugin_data": {"keys_path": "/k"}}}}}`,
 		"JSON with lists":  `{"server": [{"bind_port": "1"}], "plugins": [{"KeyManager": [{"disk": [{"plugin_data": [{"keys_path": "/k"}]}]}]}]}`,
 		"JSON with a null": `{"server": {"bind_port": 1, "ca_ttl": null}, "plugins": {"KeyManager": {"disk": {"plugin_data": {"keys_path": "/k"}}}}}`,
@@ -171,6 +172,16 @@ func TestDecodeReadsEveryShapeOfABlock(t *testing.T) {
 				t.Errorf("%+v, %+v, %+v", got.Server, got.Plugins, data)
 			}
 		})
+	}
+}
+
+func TestNotesAreNoFaults(t *testing.T) {
+	f := Parse("a.conf", []byte("server {\n ca_ttl = \"1h\"\n}"))
+	f.Decode(&conf{})
+	f.Notef(f.At("server.ca_ttl"), "short")
+	f.Notef(Pos{}, "%d keys", 1)
+	if diff := cmp.Diff([]string{"a.conf: 1 keys", "a.conf:2: short"}, f.Notes()); diff != "" || f.Err() != nil {
+		t.Errorf("%v, %s", f.Err(), diff)
 	}
 }
 

@@ -91,3 +91,21 @@ func blockType(t reflect.Type) (elem reflect.Type, many bool) {
 	}
 	return t, many
 }
+
+// canonical is the name of the field that name means. SPIRE's first HCL tells no capital letters from small ones.
+func (s schema) canonical(name string) string {
+	if _, ok := s.fields[name]; ok {
+		return name
+	}
+	for _, known := range s.accepts {
+		if strings.EqualFold(known, name) {
+			return known
+		}
+	}
+	for known := range s.notYet {
+		if strings.EqualFold(known, name) {
+			return known
+		}
+	}
+	return name
+}
