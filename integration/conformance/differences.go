@@ -1,5 +1,7 @@
 package conformance
 
+import "slices"
+
 // Difference is a place where Lanyard's issuer is meant to answer otherwise than SPIRE's server. docs/spire-differences.md
 // holds the same rows, for operators.
 type Difference struct {
@@ -12,7 +14,7 @@ type Difference struct {
 
 // Differences is the reviewed list.
 func Differences() []Difference {
-	return []Difference{}
+	return slices.Concat(joinDifferences(), entryDifferences(), bundleDifferences(), signingDifferences())
 }
 
 // difference finds a row by name.

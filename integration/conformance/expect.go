@@ -4,6 +4,8 @@ import (
 	"strings"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/testing/protocmp"
@@ -48,7 +50,7 @@ func (c *C) mustOK(got *types.Status) {
 // equal expects equal values; messages are compared by their fields.
 func (c *C) equal(what string, got, want any) {
 	c.Helper()
-	if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
+	if diff := cmp.Diff(want, got, protocmp.Transform(), cmpopts.EquateComparable(spiffeid.ID{}), cmpopts.EquateEmpty()); diff != "" {
 		c.Errorf("%s (-want +got):\n%s", what, diff)
 	}
 }
@@ -66,4 +68,14 @@ func reason(err error) types.PermissionDeniedDetails_Reason {
 // pid is an ID as it goes over the wire.
 func (e *env) pid(path string) *types.SPIFFEID {
 	return &types.SPIFFEID{TrustDomain: e.td.Name(), Path: path}
+}
+
+// badToken expects a page token that is none to be refused; SPIRE blames itself where it lists anything but bundles.
+func (c *C) badToken(difference string, err error, spire string) {
+	c.Helper()
+	if c.Differs(difference) {
+		c.refused(err, codes.InvalidArgument, "…")
+		return
+	}
+	c.refused(err, codes.Internal, spire)
 }

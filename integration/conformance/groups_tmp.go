@@ -1,8 +1,5 @@
 package conformance
 
-func agentChecks() []Check       { return nil }
-func agentListChecks() []Check   { return nil }
-func joinChecks() []Check        { return nil }
 func bundleChecks() []Check      { return nil }
 func federatedChecks() []Check   { return nil }
 func entryChecks() []Check       { return nil }

@@ -1,0 +1,54 @@
+package conformance
+
+const (
+	csrCheckedFirst = "A request that is not proven to come from the key's owner is no request; SPIRE's own agent signs all of its."
+	badTokenIsTheir = "The caller made the mistake, not the server; alerts on internal errors stay quiet."
+)
+
+// joinDifferences are those of the Agent service.
+func joinDifferences() []Difference {
+	return []Difference{
+		{
+			Name: "renew: CSR signature", Check: "agent/renew refused",
+			SPIRE:   "RenewAgent signs a key whose request has a signature that does not fit.",
+			Lanyard: "InvalidArgument.",
+			Why:     csrCheckedFirst,
+		},
+		{
+			Name: "join: CSR signature", Check: "join/token with a forged CSR",
+			SPIRE:   "AttestAgent signs a key whose request has a signature that does not fit.",
+			Lanyard: "InvalidArgument.",
+			Why:     csrCheckedFirst,
+		},
+		{
+			Name: "join: malformed CSR", Check: "join/token with a malformed CSR",
+			SPIRE:   "A join token is spent by an attempt whose CSR is malformed.",
+			Lanyard: "The CSR is looked at first, and the token stays good.",
+			Why:     "A mistake of the caller costs nobody a new token.",
+		},
+		{
+			Name: "join: token exists", Check: "join/create token",
+			SPIRE:   "CreateJoinToken with a token that exists: Internal, with the text of the database.",
+			Lanyard: "AlreadyExists.",
+			Why:     badTokenIsTheir,
+		},
+		{
+			Name: "join: alias of a token", Check: "join/token with an agent ID",
+			SPIRE:   "CreateJoinToken with an agent ID creates the alias entry at once, and leaves it when the token is never used.",
+			Lanyard: "The entry is made in the transaction that spends the token.",
+			Why:     "The token is kept as a hash, so the agent's ID is not known before; and no dead entries pile up.",
+		},
+		{
+			Name: "list agents: page token", Check: "agent/list refused",
+			SPIRE:   "ListAgents with a page token that is none: Internal.",
+			Lanyard: "InvalidArgument.",
+			Why:     badTokenIsTheir,
+		},
+		{
+			Name: "list agents: malformed time", Check: "agent/list by a malformed time",
+			SPIRE:   "A by_expires_before that is no time is ignored: all agents match.",
+			Lanyard: "InvalidArgument.",
+			Why:     "A list that is deleted from, or banned, must not be all agents by a typing error.",
+		},
+	}
+}
