@@ -123,6 +123,9 @@ func parseHole(key string) (typ, text string, err error) {
 // IsZero reports whether t is no template.
 func (t Template) IsZero() bool { return t == Template{} }
 
+// Equal is ==, for those who compare with methods.
+func (t Template) Equal(other Template) bool { return t == other }
+
 // TrustDomain is the one of all instances.
 func (t Template) TrustDomain() spiffeid.TrustDomain { return t.td }
 

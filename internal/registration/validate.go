@@ -78,6 +78,8 @@ func (e Entry) validateTemplate(td spiffeid.TrustDomain) error {
 		return fmt.Errorf("is not of trust domain %q", td.Name())
 	case below(e.Template.Prefix(), "/spire"):
 		return errors.New("path is in the reserved namespace")
+	case e.ParentID.Path() == "/spire/server":
+		return errors.New("an entry with a template cannot have the issuer for its parent")
 	case e.Admin:
 		return errors.New("an entry with a template cannot be admin")
 	case e.Downstream:

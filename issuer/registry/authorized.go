@@ -13,7 +13,8 @@ import (
 // AuthorizedEntries returns what the agent may hold SVIDs for, each entry once,
 // sorted by ID: the entries below it or below one of its aliases, and those
 // below these, at any depth. Expired entries are not authorized and lead
-// nowhere. The cost is that of the answer, not of the number of entries.
+// nowhere; neither do those with templates, which are among the answer. The cost
+// is that of the answer, not of the number of entries.
 func (r *Registry) AuthorizedEntries(agentID spiffeid.ID) []registration.Entry {
 	now := r.store.Now()
 	found := r.reachable(agentID, now)
@@ -76,8 +77,28 @@ func (x *index) starts(agentID spiffeid.ID, now time.Time) []spiffeid.ID {
 
 // AuthorizedEntry returns the entry if it is one of the agent's
 // [Registry.AuthorizedEntries]. It climbs from the entry, so it costs little
-// even for an agent that has very many.
+// even for an agent that has very many. An instance of an ID template is asked
+// for as "ID~/path", ID being that of the entry with the template; the answer is
+// that entry with the instance for its SPIFFE ID and without the template. A
+// template itself is nothing to be had.
 func (r *Registry) AuthorizedEntry(agentID spiffeid.ID, entryID string) (registration.Entry, bool) {
+	entryID, path, isInstance := strings.Cut(entryID, "~")
+	e, ok := r.authorizedEntry(agentID, entryID)
+	switch {
+	case !ok || isInstance == e.Template.IsZero():
+		return registration.Entry{}, false
+	case !isInstance:
+		return e, true
+	}
+	id, err := e.Template.InstanceAt(path)
+	if err != nil {
+		return registration.Entry{}, false
+	}
+	e.SPIFFEID, e.Template = id, registration.Template{}
+	return e, true
+}
+
+func (r *Registry) authorizedEntry(agentID spiffeid.ID, entryID string) (registration.Entry, bool) {
 	now := r.store.Now()
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -102,6 +123,22 @@ func (r *Registry) AuthorizedEntry(agentID spiffeid.ID, entryID string) (registr
 			if !above.entry.Expired(now) && !r.idx.isNodeAlias(above.entry) {
 				todo = append(todo, above.entry.ParentID)
 			}
+		}
+	}
+	return registration.Entry{}, false
+}
+
+// TemplateOver returns an entry whose ID template reserves the ID, so that it
+// must not have rights of its own: whoever can choose a selector can have it.
+func (r *Registry) TemplateOver(id spiffeid.ID) (registration.Entry, bool) {
+	if !id.MemberOf(r.store.TrustDomain()) {
+		return registration.Entry{}, false
+	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for path := id.Path(); path != ""; path = path[:strings.LastIndexByte(path, '/')] {
+		if nodes := r.idx.templates[path]; len(nodes) > 0 {
+			return *nodes[0].entry, true
 		}
 	}
 	return registration.Entry{}, false

@@ -31,6 +31,7 @@ const (
 // selects all.
 type Filter struct {
 	SPIFFEID spiffeid.ID
+	Template registration.Template
 	ParentID spiffeid.ID
 	// Selectors filters if it is not empty.
 	Selectors      []registration.Selector
@@ -48,6 +49,7 @@ func (f Filter) predicate() func(*registration.Entry) bool {
 	federated := newMatcher(f.FederatesWithMatch, f.FederatesWith)
 	return func(e *registration.Entry) bool {
 		return (f.SPIFFEID.IsZero() || e.SPIFFEID == f.SPIFFEID) &&
+			(f.Template.IsZero() || e.Template == f.Template) &&
 			(f.ParentID.IsZero() || e.ParentID == f.ParentID) &&
 			(f.Hint == "" || e.Hint == f.Hint) &&
 			(f.Downstream == nil || e.Downstream == *f.Downstream) &&
@@ -131,6 +133,8 @@ func (r *Registry) candidates(f Filter) []*registration.Entry {
 	switch {
 	case !f.SPIFFEID.IsZero():
 		return r.filed(func(x *index) []*node { return x.bySPIFFEID[f.SPIFFEID] })
+	case !f.Template.IsZero():
+		return r.filed(func(x *index) []*node { return x.templates[f.Template.Prefix()] })
 	case !f.ParentID.IsZero():
 		return r.filed(func(x *index) []*node { return x.byParent[f.ParentID] })
 	default:

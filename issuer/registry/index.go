@@ -20,12 +20,17 @@ type index struct {
 	bySPIFFEID map[spiffeid.ID][]*node
 	// aliases holds each node alias once, under one of its selectors.
 	aliases map[registration.Selector][]*node
+	// templates holds the entries with ID templates, by prefix.
+	templates map[string][]*node
 	// expiring holds the entries that have an expiry.
 	expiring map[string]*registration.Entry
 
 	agents      map[spiffeid.ID]agent
 	bundle      *types.Bundle
 	authorities map[string]*storepb.X509Authority
+	// federated and relationships are by the name of the trust domain.
+	federated     map[string]*types.Bundle
+	relationships map[string]*types.FederationRelationship
 
 	// sorted is every entry by ID as of the time that dirty was last empty;
 	// dirty is the IDs that came, changed or went since.
@@ -44,8 +49,8 @@ type node struct {
 
 // The lists that a node is in.
 const (
-	inParent = iota
-	inSPIFFEID
+	inParent   = iota
+	inSPIFFEID // or, with a template, among these
 	inAliases
 )
 
@@ -56,16 +61,19 @@ type agent struct {
 
 func newIndex(td spiffeid.TrustDomain) *index {
 	return &index{
-		td:          td,
-		issuerID:    spiffeid.RequireFromPath(td, "/spire/server"),
-		entries:     make(map[string]*node),
-		byParent:    make(map[spiffeid.ID][]*node),
-		bySPIFFEID:  make(map[spiffeid.ID][]*node),
-		aliases:     make(map[registration.Selector][]*node),
-		expiring:    make(map[string]*registration.Entry),
-		agents:      make(map[spiffeid.ID]agent),
-		authorities: make(map[string]*storepb.X509Authority),
-		dirty:       make(map[string]struct{}),
+		td:            td,
+		issuerID:      spiffeid.RequireFromPath(td, "/spire/server"),
+		entries:       make(map[string]*node),
+		byParent:      make(map[spiffeid.ID][]*node),
+		bySPIFFEID:    make(map[spiffeid.ID][]*node),
+		aliases:       make(map[registration.Selector][]*node),
+		templates:     make(map[string][]*node),
+		expiring:      make(map[string]*registration.Entry),
+		agents:        make(map[spiffeid.ID]agent),
+		authorities:   make(map[string]*storepb.X509Authority),
+		federated:     make(map[string]*types.Bundle),
+		relationships: make(map[string]*types.FederationRelationship),
+		dirty:         make(map[string]struct{}),
 	}
 }
 
@@ -79,6 +87,12 @@ func (x *index) load(snap store.Snapshot) {
 	x.bundle = snap.Bundle
 	for _, a := range snap.Authorities {
 		x.authorities[a.AuthorityId] = a
+	}
+	for _, b := range snap.Federated {
+		x.federated[b.TrustDomain] = b
+	}
+	for _, r := range snap.Relationships {
+		x.relationships[r.TrustDomain] = r
 	}
 }
 
@@ -100,11 +114,19 @@ func (x *index) apply(e store.Event) {
 	case store.KindBundle:
 		x.bundle = e.Bundle
 	case store.KindAuthority:
-		if e.Deleted {
-			delete(x.authorities, e.ID)
-		} else {
-			x.authorities[e.ID] = e.Authority
-		}
+		applyTo(x.authorities, e, e.Authority)
+	case store.KindFederatedBundle:
+		applyTo(x.federated, e, e.Bundle)
+	case store.KindRelationship:
+		applyTo(x.relationships, e, e.Relationship)
+	}
+}
+
+func applyTo[M any](records map[string]M, e store.Event, m M) {
+	if e.Deleted {
+		delete(records, e.ID)
+	} else {
+		records[e.ID] = m
 	}
 }
 
@@ -113,7 +135,11 @@ func (x *index) putEntry(e *registration.Entry) {
 	x.entries[e.ID] = n
 	x.dirty[e.ID] = struct{}{}
 	file(x.byParent, e.ParentID, n, inParent)
-	file(x.bySPIFFEID, e.SPIFFEID, n, inSPIFFEID)
+	if e.Template.IsZero() {
+		file(x.bySPIFFEID, e.SPIFFEID, n, inSPIFFEID)
+	} else {
+		file(x.templates, e.Template.Prefix(), n, inSPIFFEID)
+	}
 	if x.isNodeAlias(e) {
 		n.pivot = x.pivot(e)
 		file(x.aliases, n.pivot, n, inAliases)
@@ -131,7 +157,11 @@ func (x *index) deleteEntry(id string) {
 	delete(x.entries, id)
 	x.dirty[id] = struct{}{}
 	unfile(x.byParent, n.entry.ParentID, n, inParent)
-	unfile(x.bySPIFFEID, n.entry.SPIFFEID, n, inSPIFFEID)
+	if n.entry.Template.IsZero() {
+		unfile(x.bySPIFFEID, n.entry.SPIFFEID, n, inSPIFFEID)
+	} else {
+		unfile(x.templates, n.entry.Template.Prefix(), n, inSPIFFEID)
+	}
 	if x.isNodeAlias(n.entry) {
 		unfile(x.aliases, n.pivot, n, inAliases)
 	}
@@ -139,9 +169,10 @@ func (x *index) deleteEntry(id string) {
 }
 
 // isNodeAlias reports whether e gives an ID to every agent with its selectors.
-// One without selectors would be everybody's.
+// One without selectors would be everybody's; one with a template has no ID
+// that entries could hang from.
 func (x *index) isNodeAlias(e *registration.Entry) bool {
-	return e.ParentID == x.issuerID && len(e.Selectors) > 0
+	return e.ParentID == x.issuerID && len(e.Selectors) > 0 && e.Template.IsZero()
 }
 
 // pivot chooses the selector that fewest aliases are filed under: agents of one

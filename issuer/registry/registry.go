@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
 	"github.com/lanyard-mtls/lanyard/internal/registration"
 	"github.com/lanyard-mtls/lanyard/issuer/store"
 )
@@ -41,6 +43,10 @@ type Registry struct {
 	applied store.Revision
 	waiters []waiter
 	changed chan struct{}
+	// acks is the newest bundle that each agent has acknowledged; acked is
+	// closed, and replaced, when Hold may answer differently.
+	acks  map[spiffeid.ID]uint64
+	acked chan struct{}
 
 	// viewMu is taken before mu by whoever renews the sorted view of an index.
 	viewMu sync.Mutex
@@ -65,6 +71,8 @@ func New(st *store.Store, log *slog.Logger) *Registry {
 		stopped: make(chan struct{}),
 		idx:     newIndex(st.TrustDomain()),
 		changed: make(chan struct{}),
+		acks:    make(map[spiffeid.ID]uint64),
+		acked:   make(chan struct{}),
 	}
 }
 
@@ -129,6 +137,12 @@ func (r *Registry) replace(snap store.Snapshot) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.idx = idx
+	for id := range r.acks {
+		if _, ok := idx.agents[id]; !ok {
+			delete(r.acks, id)
+		}
+	}
+	r.stirAcks()
 	r.advance(snap.Revision, true)
 	select {
 	case <-r.ready:
@@ -140,8 +154,16 @@ func (r *Registry) replace(snap store.Snapshot) {
 func (r *Registry) apply(b store.Batch) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	agents := false
 	for _, e := range b.Events {
 		r.idx.apply(e)
+		if e.Kind == store.KindAgent {
+			agents = true
+			r.forgetAck(e)
+		}
+	}
+	if agents {
+		r.stirAcks()
 	}
 	r.advance(b.Revision, len(b.Events) > 0)
 }

@@ -71,17 +71,29 @@ func (s *Store) updateAgent(ctx context.Context, id spiffeid.ID, change func(*st
 }
 
 // DeleteAgent forgets the agent, in one transaction with the entries that give
-// it a second ID (its only selector being its own ID) and the join token that
-// it spent, so that it needs a new one to come back. The error wraps
-// ErrNotFound if there is no such agent.
+// it a second ID (its only selector being its own ID), the join token that it
+// spent and the node key that it is bound to, so that it needs a new token to
+// come back. The error wraps ErrNotFound if there is no such agent.
 func (s *Store) DeleteAgent(ctx context.Context, id spiffeid.ID) (Revision, error) {
+	return s.deleteAgent(ctx, id, func(*storepb.Agent) bool { return true }, true)
+}
+
+// PruneAgent deletes the agent if doomed says so of what is stored now. One that
+// can attest again keeps what it needs to come back as it was: its node key, and
+// the entries for its second ID. The error wraps ErrNotFound if there is no such
+// agent, or it is not doomed.
+func (s *Store) PruneAgent(ctx context.Context, id spiffeid.ID, doomed func(*storepb.Agent) bool) (Revision, error) {
+	return s.deleteAgent(ctx, id, doomed, false)
+}
+
+func (s *Store) deleteAgent(ctx context.Context, id spiffeid.ID, doomed func(*storepb.Agent) bool, evict bool) (Revision, error) {
 	ctx, end, err := s.begin(ctx)
 	if err != nil {
 		return 0, err
 	}
 	defer end()
 	for range maxAttempts {
-		rev, err := s.deleteAgent(ctx, id)
+		rev, err := s.deleteAgentOnce(ctx, id, doomed, evict)
 		if !errors.Is(err, ErrConflict) {
 			return rev, err
 		}
@@ -89,8 +101,7 @@ func (s *Store) DeleteAgent(ctx context.Context, id spiffeid.ID) (Revision, erro
 	return 0, fmt.Errorf("agent %s: %w", id, ErrConflict)
 }
 
-// deleteAgent tries once.
-func (s *Store) deleteAgent(ctx context.Context, id spiffeid.ID) (Revision, error) {
+func (s *Store) deleteAgentOnce(ctx context.Context, id spiffeid.ID, doomed func(*storepb.Agent) bool, evict bool) (Revision, error) {
 	kvs, err := s.read(ctx, agentKey(id))
 	if err != nil {
 		return 0, s.fault("delete agent", err)
@@ -98,12 +109,19 @@ func (s *Store) deleteAgent(ctx context.Context, id spiffeid.ID) (Revision, erro
 	if kvs[0] == nil {
 		return 0, fmt.Errorf("agent %s: %w", id, ErrNotFound)
 	}
+	// A record that cannot be read can still be deleted by name.
+	if !evict {
+		a, err := decodeAgent(id.String(), kvs[0].Value)
+		if err != nil || !doomed(a) {
+			return 0, fmt.Errorf("agent %s: %w", id, ErrNotFound)
+		}
+		evict = !a.CanReattest
+	}
 	var t txn
 	t.unchanged(agentKey(id), kvs[0].ModRevision)
 	t.delete(agentKey(id))
-	if token, ok := tokenOf(id); ok {
-		t.delete(tokenKey(token))
-		if err := s.deleteAliases(ctx, &t, id); err != nil {
+	if evict {
+		if err := s.evict(ctx, &t, id); err != nil {
 			return 0, s.fault("delete agent", err)
 		}
 	}
@@ -117,11 +135,24 @@ func (s *Store) deleteAgent(ctx context.Context, id spiffeid.ID) (Revision, erro
 	return Revision(resp.Header.Revision), nil
 }
 
+// evict adds to t the end of what an agent could come back with. Only agents
+// that came by a token have entries that are made for them; those of others are
+// left to their makers.
+func (s *Store) evict(ctx context.Context, t *txn, id spiffeid.ID) error {
+	token, ok := tokenOf(id)
+	if ok {
+		t.delete(tokenKey(token))
+	}
+	if deleteNodeKey(t, id) || ok {
+		return s.deleteAliases(ctx, t, id)
+	}
+	return nil
+}
+
 // maxAliases bounds the entries that go with an agent in one transaction.
 const maxAliases = 1000
 
-// deleteAliases adds the agent's alias entries to t. Only agents of join tokens
-// have any that are made for them; those of others are left to their makers.
+// deleteAliases adds the agent's alias entries to t.
 func (s *Store) deleteAliases(ctx context.Context, t *txn, id spiffeid.ID) error {
 	resp, err := s.client.Get(ctx, aliasesOf(id), clientv3.WithPrefix(), clientv3.WithKeysOnly(), clientv3.WithLimit(maxAliases))
 	if err != nil || len(resp.Kvs) == 0 {

@@ -2,14 +2,13 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/lanyard-mtls/lanyard/internal/registration"
 )
@@ -37,14 +36,18 @@ type draft struct {
 	data    string
 	derived map[string]string
 	unique  string
-	result  *EntryResult
+	// named says that the creator chose the ID, so that it may be there already.
+	named  bool
+	result *EntryResult
 }
 
-// CreateEntries creates each entry unless one with its ID or its Key exists;
-// it sets ID and CreatedAt where they are empty, and Revision to 0. Each result
-// stands for itself. The entries go into few transactions, each of which
-// happens as a whole; when a transaction cannot be made, its entries and those
-// after it have the error in their results, which is also returned.
+// CreateEntries creates each entry unless one with its ID or its Key exists, or
+// its SPIFFE ID is reserved to a template; it sets ID and CreatedAt where they
+// are empty, and Revision to 0. Each result stands for itself. The entries go
+// into few transactions, each of which happens as a whole; when a transaction
+// cannot be made, its entries and those after it have the error in their
+// results, which is also returned. Entries with templates go last, one by one:
+// each is compared with all that there are.
 func (s *Store) CreateEntries(ctx context.Context, entries []registration.Entry) ([]EntryResult, Revision, error) {
 	ctx, end, err := s.begin(ctx)
 	if err != nil {
@@ -52,34 +55,102 @@ func (s *Store) CreateEntries(ctx context.Context, entries []registration.Entry)
 	}
 	defer end()
 	results := make([]EntryResult, len(entries))
-	var drafts []*draft
+	var drafts, templates []*draft
 	for i, e := range entries {
-		if d := s.draft(e, &results[i]); d != nil {
+		switch d := s.draft(e, &results[i]); {
+		case d == nil:
+		case d.entry.Template.IsZero():
 			drafts = append(drafts, d)
+		default:
+			templates = append(templates, d)
 		}
 	}
+	rev, err := s.createDrafts(ctx, drafts)
+	for len(templates) > 0 && err == nil {
+		var done Revision
+		done, err = s.createTemplate(ctx, templates[0])
+		rev = max(rev, done)
+		templates = templates[1:]
+	}
+	if err == nil {
+		return results, rev, nil
+	}
+	err = s.fault("create entries", err)
+	for i := range results {
+		if results[i].Entry.ID == "" && results[i].Err == nil {
+			results[i].Err = err
+		}
+	}
+	return results, rev, err
+}
+
+// createDrafts creates entries without templates.
+func (s *Store) createDrafts(ctx context.Context, drafts []*draft) (Revision, error) {
+	s.entries.RLock()
+	defer s.entries.RUnlock()
 	var rev Revision
 	for len(drafts) > 0 {
 		batch, again, rest := nextBatch(drafts)
 		done, err := s.createBatch(ctx, batch)
 		rev = max(rev, done)
 		if err != nil {
-			err = s.fault("create entries", err)
-			for _, d := range drafts {
-				if d.result.Entry.ID == "" && d.result.Err == nil {
-					d.result.Err = err
-				}
-			}
-			return results, rev, err
+			return rev, err
 		}
 		drafts = append(resolveTwins(batch, again), rest...)
 	}
-	return results, rev, nil
+	return rev, nil
+}
+
+// createTemplate creates an entry with a template.
+func (s *Store) createTemplate(ctx context.Context, d *draft) (Revision, error) {
+	s.entries.Lock()
+	defer s.entries.Unlock()
+	for range maxAttempts {
+		var t txn
+		switch err := s.allowTemplate(ctx, &t, d.entry); {
+		case errors.Is(err, ErrReserved):
+			// One that is the same is told before one that is only in the way.
+			if _, rev, err := s.refuse(ctx, []*draft{d}); err != nil || d.result.Err != nil {
+				return rev, err
+			}
+			d.result.Err = err
+			return 0, nil
+		case err != nil:
+			return 0, err
+		}
+		t.create(d)
+		resp, err := t.commit(ctx, s)
+		switch {
+		case err != nil:
+			return 0, err
+		case resp.Succeeded:
+			d.result.Entry = d.entry
+			return Revision(resp.Header.Revision), nil
+		}
+		left, rev, err := s.refuse(ctx, []*draft{d})
+		if err != nil || len(left) == 0 {
+			return rev, err
+		}
+	}
+	return 0, ErrConflict
+}
+
+// create adds d to t, which fails if it is there.
+func (t *txn) create(d *draft) {
+	t.unchanged(d.unique, 0)
+	if d.named {
+		t.unchanged(entryKey(d.entry.ID), 0)
+	}
+	t.put(entryKey(d.entry.ID), d.data)
+	for key, value := range d.derived {
+		t.put(key, value)
+	}
 }
 
 // draft completes an entry; nil if it cannot be stored.
 func (s *Store) draft(e registration.Entry, result *EntryResult) *draft {
-	if e.ID == "" {
+	named := e.ID != ""
+	if !named {
 		e.ID = uuid.NewString()
 	}
 	if e.CreatedAt.IsZero() {
@@ -91,7 +162,8 @@ func (s *Store) draft(e registration.Entry, result *EntryResult) *draft {
 	if result.Err = validID(e.ID); result.Err != nil {
 		return nil
 	}
-	d := &draft{entry: e, derived: derivedKeys(e), unique: uniqueDir + e.Key(), result: result}
+	d := &draft{entry: e, derived: derivedKeys(e), named: named, result: result}
+	d.unique = uniqueKey(e)
 	if d.data, result.Err = encodeEntry(e); result.Err != nil {
 		return nil
 	}
@@ -165,80 +237,4 @@ func (d *draft) exists(similar registration.Entry) {
 	if similar.ID != "" {
 		d.result.Err = fmt.Errorf("entry %s with this SPIFFE ID, parent and selectors: %w", similar.ID, ErrExists)
 	}
-}
-
-// createBatch creates what can be created, in one transaction, and sets every
-// result.
-func (s *Store) createBatch(ctx context.Context, batch []*draft) (Revision, error) {
-	var rev Revision
-	for range maxAttempts {
-		var t txn
-		for _, d := range batch {
-			t.unchanged(d.unique, 0)
-			t.unchanged(entryKey(d.entry.ID), 0)
-			t.put(entryKey(d.entry.ID), d.data)
-			for _, key := range slices.Sorted(maps.Keys(d.derived)) {
-				t.put(key, d.derived[key])
-			}
-			t.orElse = append(t.orElse, clientv3.OpGet(d.unique), clientv3.OpGet(entryKey(d.entry.ID)))
-		}
-		resp, err := t.commit(ctx, s)
-		if err != nil {
-			return rev, err
-		}
-		if resp.Succeeded {
-			for _, d := range batch {
-				d.result.Entry = d.entry
-			}
-			return Revision(resp.Header.Revision), nil
-		}
-		left, seen, err := s.refuse(ctx, batch, resp)
-		rev = max(rev, seen)
-		if err != nil || len(left) == 0 {
-			return rev, err
-		}
-		batch = left
-	}
-	return rev, ErrConflict
-}
-
-// refuse answers the drafts that resp says exist already, and returns the others
-// and the revision of the newest entry in their way.
-func (s *Store) refuse(ctx context.Context, batch []*draft, resp *clientv3.TxnResponse) (left []*draft, rev Revision, err error) {
-	var similar []*draft
-	var keys []string
-	for i, d := range batch {
-		unique := first(resp.Responses[2*i].GetResponseRange().Kvs)
-		taken := first(resp.Responses[2*i+1].GetResponseRange().Kvs)
-		switch {
-		case unique != nil:
-			similar = append(similar, d)
-			keys = append(keys, entryKey(string(unique.Value)))
-		case taken != nil:
-			d.exists(registration.Entry{})
-			rev = max(rev, Revision(taken.ModRevision))
-		default:
-			left = append(left, d)
-		}
-	}
-	if len(similar) == 0 {
-		return left, rev, nil
-	}
-	kvs, err := s.read(ctx, keys...)
-	if err != nil {
-		return nil, rev, err
-	}
-	for i, d := range similar {
-		if kvs[i] == nil {
-			left = append(left, d) // deleted since; try again
-			continue
-		}
-		e, err := decodeEntry(keys[i][len(entryDir):], kvs[i].Value)
-		if err != nil {
-			return nil, rev, err
-		}
-		d.exists(e)
-		rev = max(rev, Revision(kvs[i].ModRevision))
-	}
-	return left, rev, nil
 }

@@ -16,23 +16,29 @@ import (
 const (
 	root = "lanyard/1/"
 
-	domainKey = root + "trust-domain"
-	bundleKey = root + "bundle"
-	entryDir  = root + "entry/"  // + entry ID: types.Entry
-	uniqueDir = root + "unique/" // + Entry.Key(): entry ID
-	aliasDir  = root + "alias/"  // + agent ID + "#" + entry ID: nothing
-	agentDir  = root + "agent/"  // + agent ID: storepb.Agent
-	tokenDir  = root + "token/"  // + hex(SHA-256(token)): storepb.JoinToken
+	domainKey   = root + "trust-domain"
+	bundleKey   = root + "bundle"
+	entryDir    = root + "entry/"    // + entry ID: types.Entry
+	uniqueDir   = root + "unique/"   // + Entry.Key(): entry ID
+	aliasDir    = root + "alias/"    // + agent ID + "#" + entry ID: nothing
+	agentDir    = root + "agent/"    // + agent ID: storepb.Agent
+	templateDir = root + "template/" // + path of the template + "#" + entry ID: nothing
+	// federatedDir and relationshipDir have the name of the trust domain behind them.
+	federatedDir    = root + "federated/"    // types.Bundle
+	relationshipDir = root + "relationship/" // types.FederationRelationship without its bundle
+	restoredKey     = root + "restored"      // Unix seconds, decimal: the mark of a restore
+	tokenDir        = root + "token/"        // + hex(SHA-256(token)): storepb.JoinToken
 	// authorityDir is of the one issuer there is; each further one has its own.
 	authorityDir = root + "authority/1/" // + authority ID: storepb.X509Authority
 )
 
 const joinTokenAgents = "/spire/agent/join_token/"
 
-func entryKey(id string) string          { return entryDir + id }
-func agentKey(id spiffeid.ID) string     { return agentDir + id.String() }
-func authorityKey(id string) string      { return authorityDir + id }
-func aliasesOf(agent spiffeid.ID) string { return aliasDir + agent.String() + "#" }
+func entryKey(id string) string             { return entryDir + id }
+func agentKey(id spiffeid.ID) string        { return agentDir + id.String() }
+func authorityKey(id string) string         { return authorityDir + id }
+func uniqueKey(e registration.Entry) string { return uniqueDir + e.Key() }
+func aliasesOf(agent spiffeid.ID) string    { return aliasDir + agent.String() + "#" }
 
 // tokenKey hides the token: a copy of the store gives nobody a way to join.
 func tokenKey(token string) string {
@@ -47,9 +53,12 @@ func tokenOf(agent spiffeid.ID) (string, bool) {
 
 // derivedKeys returns the keys that stand and fall with e, and their values.
 func derivedKeys(e registration.Entry) map[string]string {
-	keys := map[string]string{uniqueDir + e.Key(): e.ID}
+	keys := map[string]string{uniqueKey(e): e.ID}
 	if isAgentAlias(e) {
 		keys[aliasesOf(e.ParentID)+e.ID] = ""
+	}
+	if !e.Template.IsZero() {
+		keys[templateKey(e)] = ""
 	}
 	return keys
 }

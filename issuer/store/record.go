@@ -17,12 +17,17 @@ func encode(m proto.Message) (string, error) {
 }
 
 func encodeEntry(e registration.Entry) (string, error) {
-	data, err := encode(e.Proto())
+	return encodeBounded("entry "+e.ID, e.Proto())
+}
+
+// encodeBounded encodes what must fit an answer.
+func encodeBounded(what string, m proto.Message) (string, error) {
+	data, err := encode(m)
 	if err != nil {
-		return "", fmt.Errorf("entry %s: %w", e.ID, err)
+		return "", fmt.Errorf("%s: %w", what, err)
 	}
 	if len(data) > MaxRecordBytes {
-		return "", fmt.Errorf("entry %s: %w: %d bytes, at most %d", e.ID, ErrTooLarge, len(data), MaxRecordBytes)
+		return "", fmt.Errorf("%s: %w: %d bytes, at most %d", what, ErrTooLarge, len(data), MaxRecordBytes)
 	}
 	return data, nil
 }
@@ -67,6 +72,27 @@ func decodeBundle(td spiffeid.TrustDomain, data []byte) (*types.Bundle, error) {
 		return nil, fmt.Errorf("record of the bundle: is of trust domain %q, not %q", b.TrustDomain, td.Name())
 	}
 	return b, nil
+}
+
+func decodeRelationship(td spiffeid.TrustDomain, data []byte) (*types.FederationRelationship, error) {
+	r := &types.FederationRelationship{}
+	if err := proto.Unmarshal(data, r); err != nil {
+		return nil, fmt.Errorf("record of the relationship with %s: %w", td.Name(), err)
+	}
+	if r.TrustDomain != td.Name() {
+		return nil, fmt.Errorf("record of the relationship with %s: is with trust domain %q", td.Name(), r.TrustDomain)
+	}
+	return r, nil
+}
+
+// decodeFederated reads what lies under the name of another trust domain. A
+// bundle bound to any other would let that one speak for it.
+func decodeFederated[M any](s *Store, name string, data []byte, decode func(spiffeid.TrustDomain, []byte) (M, error)) (none M, _ error) {
+	td, err := s.foreign(name)
+	if err != nil {
+		return none, err
+	}
+	return decode(td, data)
 }
 
 func decodeAuthority(id string, data []byte) (*storepb.X509Authority, error) {

@@ -16,8 +16,8 @@ import (
 // snapshotPage bounds how many records are in memory twice.
 const snapshotPage = 10_000
 
-// Snapshot is every record as of one revision. Entries and agents whose record
-// cannot be read are left out and logged: nothing is guessed for them.
+// Snapshot is every record as of one revision. Other than the bundle and the
+// authorities, what cannot be read is left out and logged: nothing is guessed.
 type Snapshot struct {
 	Revision Revision
 	Entries  []registration.Entry
@@ -25,6 +25,9 @@ type Snapshot struct {
 	// Bundle is nil before the first authority.
 	Bundle      *types.Bundle
 	Authorities []*storepb.X509Authority
+	// Federated are the bundles of other trust domains.
+	Federated     []*types.Bundle
+	Relationships []*types.FederationRelationship
 }
 
 // Snapshot reads everything, to be followed from its revision with Watch.
@@ -62,27 +65,41 @@ func (s *Store) snapshot(ctx context.Context) (Snapshot, error) {
 	if bundleKV != nil {
 		snap.Bundle = ca.Bundle
 	}
-	err = s.scan(ctx, entryDir, snap.Revision, func(id string, kv *mvccpb.KeyValue) error {
-		e, err := decodeEntry(id, kv.Value)
-		if err == nil {
-			snap.Entries = append(snap.Entries, e)
-		}
-		return err
-	})
-	if err != nil {
-		return Snapshot{}, err
-	}
-	err = s.scan(ctx, agentDir, snap.Revision, func(id string, kv *mvccpb.KeyValue) error {
-		a, err := decodeAgent(id, kv.Value)
-		if err == nil {
-			snap.Agents = append(snap.Agents, a)
-		}
-		return err
-	})
-	if err != nil {
+	if err := s.scanInto(ctx, &snap); err != nil {
 		return Snapshot{}, err
 	}
 	return snap, nil
+}
+
+// scanInto reads the records of which there may be many.
+func (s *Store) scanInto(ctx context.Context, snap *Snapshot) error {
+	err := scanAll(ctx, s, entryDir, snap.Revision, &snap.Entries, decodeEntry)
+	if err != nil {
+		return err
+	}
+	if err := scanAll(ctx, s, agentDir, snap.Revision, &snap.Agents, decodeAgent); err != nil {
+		return err
+	}
+	err = scanAll(ctx, s, federatedDir, snap.Revision, &snap.Federated, func(name string, data []byte) (*types.Bundle, error) {
+		return decodeFederated(s, name, data, decodeBundle)
+	})
+	if err != nil {
+		return err
+	}
+	return scanAll(ctx, s, relationshipDir, snap.Revision, &snap.Relationships, func(name string, data []byte) (*types.FederationRelationship, error) {
+		return decodeFederated(s, name, data, decodeRelationship)
+	})
+}
+
+// scanAll appends every record below dir that can be read.
+func scanAll[R any](ctx context.Context, s *Store, dir string, rev Revision, all *[]R, decode func(name string, data []byte) (R, error)) error {
+	return s.scan(ctx, dir, rev, func(name string, kv *mvccpb.KeyValue) error {
+		r, err := decode(name, kv.Value)
+		if err == nil {
+			*all = append(*all, r)
+		}
+		return err
+	})
 }
 
 // scan calls visit for every key below dir as of rev. What visit cannot read is

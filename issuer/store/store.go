@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -84,6 +85,13 @@ type Store struct {
 
 	done chan error
 	lost chan struct{} // closed when etcd has failed, life being over
+
+	// entries is held for reading by whoever writes entries, and for writing by
+	// whoever needs that all of them stay as they are. What it spares is trying
+	// again: etcd's conditions say whether they did.
+	entries sync.RWMutex
+	// templateSet is the ID templates as they were read last; nil at first.
+	templateSet atomic.Pointer[templateSet]
 
 	// mu guards closed against begin, so that Close waits for every operation.
 	mu     sync.Mutex

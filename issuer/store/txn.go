@@ -16,7 +16,7 @@ const maxAttempts = 1000
 type txn struct {
 	conds []clientv3.Cmp
 	then  []clientv3.Op
-	// orElse reads what explains the refusal; it never writes.
+	// orElse reads what explains the refusal, where that is cheap; it never writes.
 	orElse []clientv3.Op
 }
 

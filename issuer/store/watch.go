@@ -22,20 +22,25 @@ const (
 	KindAgent
 	KindBundle
 	KindAuthority
+	KindFederatedBundle
+	KindRelationship
 )
 
-// Event is one record that was written or deleted. Of the last four fields the
-// one of its Kind is set, unless it was deleted.
+// Event is one record that was written or deleted. Of the last fields the one of
+// its Kind is set, unless it was deleted.
 type Event struct {
 	Kind Kind
-	// ID is the entry's, agent's or authority's; empty for the bundle.
+	// ID is the entry's, agent's or authority's; the name of the trust domain for
+	// what is federated; empty for the bundle.
 	ID      string
 	Deleted bool
 
-	Entry     registration.Entry
-	Agent     *storepb.Agent
-	Bundle    *types.Bundle
-	Authority *storepb.X509Authority
+	Entry registration.Entry
+	Agent *storepb.Agent
+	// Bundle is that of KindBundle or KindFederatedBundle.
+	Bundle       *types.Bundle
+	Authority    *storepb.X509Authority
+	Relationship *types.FederationRelationship
 }
 
 // Batch is what changed up to a revision. It never holds part of a transaction;
@@ -101,9 +106,9 @@ func (s *Store) batch(events []*clientv3.Event) Batch {
 	return b
 }
 
-// event reads one; false if nobody needs it. An entry or agent whose record
-// cannot be read is announced as deleted, for what it was before is no longer
-// so; of the bundle and the authorities the last good record stays.
+// event reads one; false if nobody needs it. What cannot be read is announced as
+// deleted, for what it was before is no longer so; of the bundle and the
+// authorities the last good record stays.
 func (s *Store) event(e *clientv3.Event) (Event, bool) {
 	key := string(e.Kv.Key)
 	event := Event{Deleted: e.Type == clientv3.EventTypeDelete}
@@ -121,10 +126,14 @@ func (s *Store) event(e *clientv3.Event) (Event, bool) {
 		event.Bundle, err = decodeBundle(s.cfg.TrustDomain, e.Kv.Value)
 	case KindAuthority:
 		event.Authority, err = decodeAuthority(event.ID, e.Kv.Value)
+	case KindFederatedBundle:
+		event.Bundle, err = decodeFederated(s, event.ID, e.Kv.Value, decodeBundle)
+	case KindRelationship:
+		event.Relationship, err = decodeFederated(s, event.ID, e.Kv.Value, decodeRelationship)
 	}
 	if err != nil {
 		s.cfg.Log.Error("a record cannot be read and is left out", "key", key, "error", err)
-		gone := event.Kind == KindEntry || event.Kind == KindAgent
+		gone := event.Kind != KindBundle && event.Kind != KindAuthority
 		return Event{Kind: event.Kind, ID: event.ID, Deleted: true}, gone
 	}
 	return event, true
@@ -139,6 +148,12 @@ func kindOf(key string) (Kind, string) {
 	}
 	if id, ok := strings.CutPrefix(key, authorityDir); ok {
 		return KindAuthority, id
+	}
+	if id, ok := strings.CutPrefix(key, federatedDir); ok {
+		return KindFederatedBundle, id
+	}
+	if id, ok := strings.CutPrefix(key, relationshipDir); ok {
+		return KindRelationship, id
 	}
 	if key == bundleKey {
 		return KindBundle, ""
