@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"strings"
 
 	"github.com/lanyard-mtls/lanyard/internal/cli/suggest"
@@ -22,21 +21,28 @@ type Config struct {
 	// SyslogSocket is where that daemon listens; "" for where it usually does.
 	SyslogSocket string
 	Source       bool // each line with file and line of the code that logs
+	// Var, if not nil, is set to Level, and is the level from then on: whoever has it may change it while the log is used.
+	Var *slog.LevelVar
 }
 
-// Open makes the logger. Lines go to cfg.File, to syslog, or to w. Close the closer when nothing logs any more.
+// Open makes the logger. Lines go to cfg.File, to syslog, or to w. Close the closer when nothing logs any more. That of a log
+// in a file is a *[File].
 func Open(cfg Config, w io.Writer) (*slog.Logger, io.Closer, error) {
 	level, levelErr := ParseLevel(cfg.Level)
 	if err := errors.Join(levelErr, checkFormat(cfg.Format)); err != nil {
 		return nil, nil, err
 	}
 	opts := &slog.HandlerOptions{Level: level, AddSource: cfg.Source, ReplaceAttr: levelName}
+	if cfg.Var != nil {
+		cfg.Var.Set(level)
+		opts.Level = cfg.Var
+	}
 	if cfg.Syslog != "" {
 		return openSyslogLog(cfg, opts)
 	}
 	var closer io.Closer = io.NopCloser(nil)
 	if cfg.File != "" {
-		f, err := os.OpenFile(cfg.File, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640)
+		f, err := OpenFile(cfg.File)
 		if err != nil {
 			return nil, nil, fmt.Errorf("log file: %w", err)
 		}
