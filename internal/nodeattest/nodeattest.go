@@ -10,8 +10,18 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
-// JoinToken is the type of the attestation that shows a one-time token.
-const JoinToken = "join_token"
+// The types of attestation.
+const (
+	// JoinToken shows a one-time token.
+	JoinToken = "join_token"
+	// JoinKey proves a key of the node's own, bound once by a token (package
+	// joinkey). SPIRE has it not.
+	JoinKey = "join_key"
+	// X509POP proves the key of a certificate (package x509pop).
+	X509POP = "x509pop"
+	// K8sPSAT shows a projected service account token of Kubernetes.
+	K8sPSAT = "k8s_psat"
+)
 
 // Messages of the statuses that AttestAgent ends with, word for word SPIRE's:
 // agents and people's scripts look for them.
@@ -22,6 +32,13 @@ const (
 	TokenExpired = "join token expired"
 	// AgentBanned comes with PermissionDenied.
 	AgentBanned = "failed to attest: agent is banned"
+	// MethodMissing begins the message that comes with FailedPrecondition.
+	MethodMissing = "error getting node attestor"
+	// AlreadyUsed comes with PermissionDenied, of a method whose evidence
+	// admits one agent once.
+	AlreadyUsed = "attestation data has already been used to attest an agent"
+	// KeyUnknown comes with PermissionDenied; it is our own, of join_key.
+	KeyUnknown = "the node's key is not known: a join token is needed"
 )
 
 // maxTokenLength is what fits a path segment of a SPIFFE ID comfortably (the

@@ -36,7 +36,8 @@ type Config struct {
 
 // Enroller admits agents. It is safe for concurrent use.
 type Enroller struct {
-	cfg Config
+	cfg   Config
+	turns *turns
 }
 
 // New returns an Enroller.
@@ -47,23 +48,31 @@ func New(cfg Config) *Enroller {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Enroller{cfg: cfg}
+	return &Enroller{cfg: cfg, turns: newTurns()}
 }
 
 // Errors that callers tell apart; what Enroller returns wraps them, or those of
 // ca.ParseCSR.
 var (
 	// ErrUnknownMethod says that no such method of attestation is configured.
-	ErrUnknownMethod = errors.New("error getting node attestor")
+	// (FailedPrecondition).
+	ErrUnknownMethod = errors.New(nodeattest.MethodMissing)
 	// ErrTokenSpent says that the token does not exist, or that another key
-	// has spent it.
+	// has spent it (InvalidArgument).
 	ErrTokenSpent = errors.New(nodeattest.TokenSpent)
-	// ErrTokenExpired says that the token's life is over.
+	// ErrTokenExpired says that the token's life is over (InvalidArgument).
 	ErrTokenExpired = errors.New(nodeattest.TokenExpired)
-	// ErrBanned says that the agent may not join again.
+	// ErrBanned says that the agent may not join again (PermissionDenied).
 	ErrBanned = errors.New(nodeattest.AgentBanned)
 	// ErrBadRequest says that a token cannot be made as asked.
 	ErrBadRequest = errors.New("cannot create join token")
+	// ErrUsed says that the evidence has admitted an agent before, and is good
+	// for one only (PermissionDenied).
+	ErrUsed = errors.New(nodeattest.AlreadyUsed)
+	// ErrKeyUnknown says that a node's own key came without a token and is
+	// bound to no agent: it never was, or the agent was evicted
+	// (PermissionDenied).
+	ErrKeyUnknown = errors.New(nodeattest.KeyUnknown)
 	// ErrTokenPlace says that the token is good elsewhere: its CIDRs leave out
 	// the address that the agent comes from (PermissionDenied).
 	ErrTokenPlace = errors.New("join token may not be used from this address")

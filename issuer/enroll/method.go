@@ -53,6 +53,8 @@ type Evidence struct {
 	Reattestable bool
 }
 
+// Errors of methods. [Malformed] and [Refused] make such without these words in
+// front, for texts that clients know.
 var (
 	// ErrMalformed says that what the agent sent cannot be understood
 	// (InvalidArgument).
@@ -61,3 +63,15 @@ var (
 	// (PermissionDenied).
 	ErrRefused = errors.New("attestation refused")
 )
+
+// verdict is an error of one of the kinds above with a text of its own.
+type verdict struct{ kind, err error }
+
+func (v verdict) Error() string   { return v.err.Error() }
+func (v verdict) Unwrap() []error { return []error{v.kind, v.err} }
+
+// Malformed returns an error that wraps [ErrMalformed] and err, with err's text.
+func Malformed(err error) error { return verdict{ErrMalformed, err} }
+
+// Refused returns an error that wraps [ErrRefused] and err, with err's text.
+func Refused(err error) error { return verdict{ErrRefused, err} }

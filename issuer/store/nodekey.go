@@ -14,13 +14,14 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"github.com/lanyard-mtls/lanyard/internal/nodeattest"
+	"github.com/lanyard-mtls/lanyard/internal/nodeattest/joinkey"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
 	"github.com/lanyard-mtls/lanyard/issuer/store/storepb"
 )
 
 const (
 	nodeKeyDir    = root + "nodekey/" // + hex(SHA-256(SubjectPublicKeyInfo)): storepb.NodeKey
-	joinKeyMethod = "join_key"
 	joinKeyAgents = "/spire/agent/join_key/"
 )
 
@@ -172,7 +173,7 @@ func (s *Store) redeem(ctx context.Context, j KeyJoin, st *keyState) error {
 	if j.Token == "" {
 		return ErrKeyUnknown
 	}
-	rec, err := decodeToken(st.token, joinKeyMethod)
+	rec, err := decodeToken(st.token, nodeattest.JoinKey)
 	if err != nil {
 		return err
 	}
@@ -185,12 +186,7 @@ func (s *Store) redeem(ctx context.Context, j KeyJoin, st *keyState) error {
 	if err := allowed(rec, j.Peer); err != nil {
 		return err
 	}
-	path := []string{"spire", "agent", joinKeyMethod}
-	if rec.Group != "" {
-		path = append(path, rec.Group)
-	}
-	st.id, err = spiffeid.FromSegments(s.cfg.TrustDomain, append(path, hex.EncodeToString(j.KeyHash[:]))...)
-	if err != nil {
+	if st.id, err = joinkey.AgentID(s.cfg.TrustDomain, rec.Group, j.KeyHash); err != nil {
 		return fmt.Errorf("record of a join token: %w", err)
 	}
 	st.rec = rec
@@ -203,10 +199,10 @@ func (s *Store) redeem(ctx context.Context, j KeyJoin, st *keyState) error {
 func keySelectors(rec *storepb.JoinToken) []*types.Selector {
 	var selectors []*types.Selector
 	if rec.Group != "" {
-		selectors = append(selectors, &types.Selector{Type: joinKeyMethod, Value: "group:" + rec.Group})
+		selectors = append(selectors, &types.Selector{Type: nodeattest.JoinKey, Value: "group:" + rec.Group})
 	}
 	if rec.Id != "" {
-		selectors = append(selectors, &types.Selector{Type: joinKeyMethod, Value: "token:" + rec.Id})
+		selectors = append(selectors, &types.Selector{Type: nodeattest.JoinKey, Value: "token:" + rec.Id})
 	}
 	return append(selectors, rec.Selectors...)
 }

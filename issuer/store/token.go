@@ -14,12 +14,10 @@ import (
 	"github.com/google/uuid"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"github.com/lanyard-mtls/lanyard/internal/nodeattest"
 	"github.com/lanyard-mtls/lanyard/internal/registration"
 	"github.com/lanyard-mtls/lanyard/issuer/store/storepb"
 )
-
-// joinTokenMethod is the method of a token that names none.
-const joinTokenMethod = "join_token"
 
 // CreateToken stores rec for a join token, under a hash of it. The error wraps
 // ErrExists if the token is there already, spent or not.
@@ -97,7 +95,7 @@ func (s *Store) spend(ctx context.Context, j Join, id spiffeid.ID) (Revision, er
 		return 0, s.fault("spend join token", err)
 	}
 	tokenKV, agentKV := kvs[0], kvs[1]
-	rec, err := decodeToken(tokenKV, joinTokenMethod)
+	rec, err := decodeToken(tokenKV, nodeattest.JoinToken)
 	if err != nil {
 		return 0, err
 	}
@@ -148,7 +146,7 @@ func decodeToken(kv *mvccpb.KeyValue, method string) (*storepb.JoinToken, error)
 // MethodOf returns the method that the token is for.
 func MethodOf(rec *storepb.JoinToken) string {
 	if rec.GetMethod() == "" {
-		return joinTokenMethod
+		return nodeattest.JoinToken
 	}
 	return rec.GetMethod()
 }
