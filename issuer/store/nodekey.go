@@ -72,7 +72,8 @@ func (s *Store) KeyAgent(ctx context.Context, j KeyJoin) (spiffeid.ID, error) {
 // until the agent is deleted. An ID holds the hash of its key, so it never
 // passes to another one. BindKey sets the agent's selectors after those of the
 // call: the token's. The error wraps ErrKeyUnknown, ErrTokenUnknown (also of a
-// token that is used up), ErrTokenExpired, ErrTokenPlace, ErrAgentBanned, or
+// token that is used up), ErrTokenExpired, ErrTokenPlace, ErrAgentBanned,
+// ErrReserved where the token's second ID is an ID template's, or
 // ErrConflict where agent is not who [Store.KeyAgent] returns (any more);
 // nothing is written with an error, but that an expired token is deleted.
 func (s *Store) BindKey(ctx context.Context, j KeyJoin, agent *storepb.Agent) (*storepb.Agent, Revision, error) {
@@ -81,6 +82,8 @@ func (s *Store) BindKey(ctx context.Context, j KeyJoin, agent *storepb.Agent) (*
 		return nil, 0, err
 	}
 	defer end()
+	s.entries.RLock()
+	defer s.entries.RUnlock()
 	for range maxAttempts {
 		st, err := s.keyState(ctx, j)
 		if err != nil {

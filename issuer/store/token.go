@@ -62,8 +62,9 @@ type Join struct {
 // transaction with the entry for the token's agent ID, if it names one. Within
 // the token's life the same key may come again, and replaces the agent's
 // record, for an answer can be lost on the way. The error wraps
-// ErrTokenUnknown, ErrTokenExpired (the token is deleted then) or
-// ErrAgentBanned; nothing else is written with an error.
+// ErrTokenUnknown, ErrTokenExpired (the token is deleted then), ErrAgentBanned,
+// or ErrReserved where the token's agent ID is an ID template's; nothing else is
+// written with an error.
 func (s *Store) SpendToken(ctx context.Context, j Join) (*storepb.Agent, Revision, error) {
 	ctx, end, err := s.begin(ctx)
 	if err != nil {
@@ -74,6 +75,8 @@ func (s *Store) SpendToken(ctx context.Context, j Join) (*storepb.Agent, Revisio
 	if err != nil {
 		return nil, 0, fmt.Errorf("store: spend join token: agent ID %q: %w", j.Agent.GetSpiffeId(), err)
 	}
+	s.entries.RLock()
+	defer s.entries.RUnlock()
 	j.Agent = proto.Clone(j.Agent).(*storepb.Agent)
 	for range maxAttempts {
 		rev, err := s.spend(ctx, j, id)
@@ -197,13 +200,16 @@ func (s *Store) useToken(ctx context.Context, t *txn, token string, rec *storepb
 		Selectors: []registration.Selector{aliasSelector(id)},
 		CreatedAt: s.cfg.Now().UTC().Truncate(time.Second),
 	}
-	kvs, err := s.read(ctx, uniqueDir+e.Key())
+	kvs, err := s.read(ctx, uniqueKey(e))
 	if err != nil {
 		return s.fault("spend join token", err)
 	}
-	t.unchanged(uniqueDir+e.Key(), modRevision(kvs[0]))
+	t.unchanged(uniqueKey(e), modRevision(kvs[0]))
 	if kvs[0] != nil {
 		return nil // somebody made the same entry beforehand
+	}
+	if err := s.allow(ctx, t, e); err != nil {
+		return fmt.Errorf("the join token's second ID: %w", err)
 	}
 	value, err := encodeEntry(e)
 	if err != nil {
