@@ -1,7 +1,7 @@
 #!/bin/sh
 # deps.sh NAME... puts what the tests and the demo use besides Go into .tools/, or installs it with apt-get
-# where root and apt-get are there. Names: gcc curl envoy python, and programs: what the sidecars are tested with,
-# each by its own name too (redis postgres nginx wrk rsync nc). It prints each thing it installs, does nothing where
+# where root and apt-get are there. Names: gcc curl envoy python, and programs: what the roles are tested with,
+# each by its own name too (redis postgres nginx wrk rsync nc strace). It prints each thing it installs, does nothing where
 # it is there already, and never fails: what can't be had is printed as `SKIP name: reason`, and appended to the file
 # $LANYARD_SKIPS names. No service is started.
 set -eu
@@ -130,9 +130,10 @@ install() {
 	wrk) binary wrk wrk ;;
 	rsync) binary rsync rsync ;;
 	nc) binary nc netcat-openbsd ;;
-	programs) for one in redis postgres nginx wrk rsync nc; do install $one; done ;;
+	strace) binary strace strace ;;
+	programs) for one in redis postgres nginx wrk rsync nc strace; do install $one; done ;;
 	*)
-		printf 'deps.sh: unknown name %s: one of gcc, curl, envoy, python, programs, redis, postgres, nginx, wrk, rsync, nc\n' "$1" >&2
+		printf 'deps.sh: unknown name %s: one of gcc, curl, envoy, python, programs, redis, postgres, nginx, wrk, rsync, nc, strace\n' "$1" >&2
 		exit 2
 		;;
 	esac
