@@ -38,81 +38,24 @@ func (s *AgentService) CreateJoinToken(ctx context.Context, req *agentv1.CreateJ
 	}
 	annotate(ctx, slog.Duration("ttl", want.TTL))
 	created, err := s.deps.Enroll.CreateToken(ctx, want)
-	switch {
-	case errors.Is(err, enroll.ErrBadRequest):
-		return nil, status.Error(codes.InvalidArgument, err.Error())
-	case errors.Is(err, enroll.ErrTokenExists):
-		return nil, statusError(codes.AlreadyExists, "failed to create token", err)
-	case err != nil:
-		return nil, statusError(codes.Internal, "failed to create token", err)
+	if err != nil {
+		return nil, tokenError("failed to create token", err)
 	}
+	annotate(ctx, slog.String("token_id", created.ID), slog.Time("expires", created.Expires))
 	return &types.JoinToken{Value: created.Token, ExpiresAt: created.Expires.Unix()}, nil
 }
 
-// AttestAgent admits an agent: its parameters, any challenges of the method and
-// their answers, then its SVID.
-func (s *AgentService) AttestAgent(stream agentv1.Agent_AttestAgentServer) error {
-	ctx := stream.Context()
-	req, err := stream.Recv()
-	if err != nil {
-		return statusError(codes.InvalidArgument, "failed to receive request from stream", err)
-	}
-	params := req.GetParams()
-	if err := checkAttestParams(params); err != nil {
-		return statusError(codes.InvalidArgument, "malformed param", err)
-	}
-	annotate(ctx, slog.String("attestation", params.GetData().GetType()))
-	admission, err := s.deps.Enroll.Attest(ctx, enroll.Attempt{
-		Method:  params.GetData().GetType(),
-		Payload: params.GetData().GetPayload(),
-		CSR:     params.GetParams().GetCsr(),
-	})
-	if err != nil {
-		return attestError(err)
-	}
-	annotate(ctx, svidAttrs(admission.ID, admission.SVID)...)
-	return stream.Send(&agentv1.AttestAgentResponse{Step: &agentv1.AttestAgentResponse_Result_{
-		Result: &agentv1.AttestAgentResponse_Result{
-			Svid:         svidProto(admission.ID, admission.SVID),
-			Reattestable: admission.Reattestable,
-		},
-	}})
-}
-
-// maxAttestationType bounds, in bytes, what a stranger can put into the log.
-const maxAttestationType = 64
-
-func checkAttestParams(params *agentv1.AttestAgentRequest_Params) error {
+// tokenError is the error of what is done with tokens.
+func tokenError(msg string, err error) error {
 	switch {
-	case params == nil:
-		return errors.New("missing params")
-	case params.GetData() == nil:
-		return errors.New("missing attestation data")
-	case params.GetParams() == nil:
-		return errors.New("missing X509-SVID parameters")
-	case len(params.GetParams().GetCsr()) == 0:
-		return errors.New("missing CSR")
-	case params.GetData().GetType() == "":
-		return errors.New("missing attestation data type")
-	case len(params.GetData().GetType()) > maxAttestationType:
-		return errors.New("attestation data type is too long")
-	case len(params.GetData().GetPayload()) == 0:
-		return errors.New("missing attestation data payload")
-	}
-	return nil
-}
-
-func attestError(err error) error {
-	switch {
-	case errors.Is(err, enroll.ErrUnknownMethod):
-		return status.Error(codes.FailedPrecondition, err.Error())
-	case errors.Is(err, enroll.ErrTokenSpent), errors.Is(err, enroll.ErrTokenExpired),
-		errors.Is(err, ca.ErrCSRMalformed), errors.Is(err, ca.ErrCSRSignature):
+	case errors.Is(err, enroll.ErrBadRequest):
 		return status.Error(codes.InvalidArgument, err.Error())
-	case errors.Is(err, enroll.ErrBanned):
-		return status.Error(codes.PermissionDenied, err.Error())
+	case errors.Is(err, enroll.ErrTokenExists):
+		return statusError(codes.AlreadyExists, msg, err)
+	case errors.Is(err, enroll.ErrTokenNotFound):
+		return status.Error(codes.NotFound, err.Error())
 	}
-	return statusError(codes.Internal, "failed to attest", err)
+	return statusError(codes.Internal, msg, err)
 }
 
 // RenewAgent signs a new SVID for the calling agent. The one it calls with
@@ -131,7 +74,7 @@ func (s *AgentService) RenewAgent(ctx context.Context, req *agentv1.RenewAgentRe
 	}
 	chain, err := s.deps.CA.SignAgentSVID(ctx, caller.ID, csr.PublicKey)
 	if err != nil {
-		return nil, statusError(codes.Internal, "failed to sign X509 SVID", err)
+		return nil, signError("failed to sign X509 SVID", err)
 	}
 	var refused error
 	_, rev, err := s.deps.Store.UpdateAgent(ctx, caller.ID, func(a *storepb.Agent) error {

@@ -1,12 +1,18 @@
 package serverapi
 
 import (
+	"context"
 	"log/slog"
 	"strings"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
 
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/bundlev1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/entryv1"
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/operationsv1"
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/trustdomainv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
 )
 
@@ -21,43 +27,166 @@ func clip(text string) string {
 	return strings.ToValidUTF8(text[:maxLoggedText], "") + "..."
 }
 
-// maxLoggedIDs bounds the entries that one line of the log names.
-const maxLoggedIDs = 20
+// maxLoggedNames bounds how many parts of a batch one line of the log names.
+const maxLoggedNames = 20
 
-// batchAttrs tell in the log what became of a batch of entries.
-func batchAttrs(resp any) []slog.Attr {
-	var b batch
+// outcome is what became of one part of a batch.
+type outcome struct {
+	// name is the part's: an entry's ID, a trust domain, an agent's SPIFFE ID.
+	name   string
+	status *types.Status
+	// Of an SVID that was signed.
+	spiffeID, serial string
+}
+
+func (o outcome) ok() bool { return codes.Code(o.status.GetCode()) == codes.OK }
+
+func (o outcome) String() string {
+	if o.serial == "" {
+		return o.name
+	}
+	return o.name + " " + o.spiffeID + " " + o.serial
+}
+
+// result is one of a batch response.
+type result interface{ GetStatus() *types.Status }
+
+func outcomes[R result](results []R, name func(R) string) []outcome {
+	list := make([]outcome, 0, len(results))
+	for _, r := range results {
+		list = append(list, outcome{name: name(r), status: r.GetStatus()})
+	}
+	return list
+}
+
+// outcomesOf reads the outcomes off the response of a batch that changes.
+func outcomesOf(resp any) []outcome {
 	switch resp := resp.(type) {
 	case *entryv1.BatchCreateEntryResponse:
-		for _, r := range resp.GetResults() {
-			b.add(r.GetStatus(), r.GetEntry().GetId())
-		}
+		return outcomes(resp.GetResults(), func(r *entryv1.BatchCreateEntryResponse_Result) string { return r.GetEntry().GetId() })
 	case *entryv1.BatchUpdateEntryResponse:
-		for _, r := range resp.GetResults() {
-			b.add(r.GetStatus(), r.GetEntry().GetId())
-		}
+		return outcomes(resp.GetResults(), func(r *entryv1.BatchUpdateEntryResponse_Result) string { return r.GetEntry().GetId() })
 	case *entryv1.BatchDeleteEntryResponse:
-		for _, r := range resp.GetResults() {
-			b.add(r.GetStatus(), r.GetId())
+		return outcomes(resp.GetResults(), (*entryv1.BatchDeleteEntryResponse_Result).GetId)
+	case *bundlev1.BatchCreateFederatedBundleResponse:
+		return outcomes(resp.GetResults(), func(r *bundlev1.BatchCreateFederatedBundleResponse_Result) string {
+			return r.GetBundle().GetTrustDomain()
+		})
+	case *bundlev1.BatchUpdateFederatedBundleResponse:
+		return outcomes(resp.GetResults(), func(r *bundlev1.BatchUpdateFederatedBundleResponse_Result) string {
+			return r.GetBundle().GetTrustDomain()
+		})
+	case *bundlev1.BatchSetFederatedBundleResponse:
+		return outcomes(resp.GetResults(), func(r *bundlev1.BatchSetFederatedBundleResponse_Result) string {
+			return r.GetBundle().GetTrustDomain()
+		})
+	case *bundlev1.BatchDeleteFederatedBundleResponse:
+		return outcomes(resp.GetResults(), (*bundlev1.BatchDeleteFederatedBundleResponse_Result).GetTrustDomain)
+	case *trustdomainv1.BatchCreateFederationRelationshipResponse:
+		return outcomes(resp.GetResults(), func(r *trustdomainv1.BatchCreateFederationRelationshipResponse_Result) string {
+			return r.GetFederationRelationship().GetTrustDomain()
+		})
+	case *trustdomainv1.BatchUpdateFederationRelationshipResponse:
+		return outcomes(resp.GetResults(), func(r *trustdomainv1.BatchUpdateFederationRelationshipResponse_Result) string {
+			return r.GetFederationRelationship().GetTrustDomain()
+		})
+	case *trustdomainv1.BatchDeleteFederationRelationshipResponse:
+		return outcomes(resp.GetResults(), (*trustdomainv1.BatchDeleteFederationRelationshipResponse_Result).GetTrustDomain)
+	case *operationsv1.ImportAgentsResponse:
+		return outcomes(resp.GetResults(), func(r *operationsv1.ImportAgentsResponse_Result) string {
+			return "spiffe://" + r.GetId().GetTrustDomain() + r.GetId().GetPath()
+		})
+	}
+	return nil
+}
+
+// end tells of the call, in the log and the metrics, and returns its error.
+func (c *call) end(ctx context.Context, err error) error {
+	deps := &c.gate.deps
+	st := status.Convert(err)
+	took := deps.Now().Sub(c.start)
+	if deps.Calls != nil {
+		deps.Calls(c.method, st.Code().String(), took)
+	}
+	level := c.level(st.Code())
+	if !deps.Log.Enabled(ctx, level) {
+		return err
+	}
+	attrs := append(c.who(ctx), slog.String("code", st.Code().String()), slog.Duration("took", took), slog.Uint64("call", c.number))
+	attrs = append(attrs, c.attrs...)
+	attrs = append(attrs, c.batch()...)
+	if err != nil {
+		attrs = append(attrs, slog.String("error", clip(st.Message())))
+		for _, detail := range st.Details() {
+			if d, ok := detail.(*types.PermissionDeniedDetails); ok {
+				attrs = append(attrs, slog.String("reason", d.GetReason().String()))
+			}
 		}
-	default:
+	}
+	deps.Log.LogAttrs(ctx, level, "call", attrs...)
+	if deps.Audit {
+		c.each(ctx)
+	}
+	return err
+}
+
+// level says how the log takes a call that ended with code.
+func (c *call) level(code codes.Code) slog.Level {
+	switch {
+	case code == codes.PermissionDenied, code == codes.Unauthenticated:
+		return slog.LevelWarn
+	case code == codes.Internal, code == codes.Unknown, code == codes.DataLoss:
+		return slog.LevelError
+	case rules[c.method].effect == reads && !c.gate.deps.Audit:
+		return slog.LevelDebug
+	}
+	return slog.LevelInfo
+}
+
+// who says what is known of the caller.
+func (c *call) who(ctx context.Context) []slog.Attr {
+	attrs := append(make([]slog.Attr, 0, 20), slog.String("method", c.method), slog.String("caller", c.caller.String()))
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return attrs
+	}
+	if info, ok := p.AuthInfo.(localInfo); ok {
+		return append(attrs, info.attrs()...)
+	}
+	return append(attrs, slog.String("address", p.Addr.String()))
+}
+
+// batch sums the outcomes up.
+func (c *call) batch() []slog.Attr {
+	if c.outcomes == nil {
 		return nil
 	}
-	return []slog.Attr{slog.Int("done", b.done), slog.Int("failed", b.failed), slog.Any("entries", b.ids)}
-}
-
-type batch struct {
-	done, failed int
-	ids          []string // of those done
-}
-
-func (b *batch) add(st *types.Status, id string) {
-	if codes.Code(st.GetCode()) != codes.OK {
-		b.failed++
-		return
+	var names []string
+	done := 0
+	for _, o := range c.outcomes {
+		if !o.ok() {
+			continue
+		}
+		if done++; done <= maxLoggedNames {
+			names = append(names, o.String())
+		}
 	}
-	b.done++
-	if len(b.ids) < maxLoggedIDs {
-		b.ids = append(b.ids, id)
+	return []slog.Attr{slog.Int("done", done), slog.Int("failed", len(c.outcomes)-done), slog.Any("items", names)}
+}
+
+// each has a line for each outcome.
+func (c *call) each(ctx context.Context) {
+	for i, o := range c.outcomes {
+		attrs := []slog.Attr{
+			slog.Uint64("call", c.number), slog.Int("item", i), slog.String("name", clip(o.name)),
+			slog.String("code", codes.Code(o.status.GetCode()).String()),
+		}
+		if o.serial != "" {
+			attrs = append(attrs, slog.String("spiffe_id", o.spiffeID), slog.String("serial", o.serial))
+		}
+		if !o.ok() {
+			attrs = append(attrs, slog.String("error", clip(o.status.GetMessage())))
+		}
+		c.gate.deps.Log.LogAttrs(ctx, slog.LevelInfo, "item of a call", attrs...)
 	}
 }

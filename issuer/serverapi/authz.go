@@ -19,10 +19,11 @@ import (
 type guard struct {
 	deps   Deps
 	admins map[spiffeid.ID]struct{}
+	source *source
 }
 
 func newGuard(d Deps) *guard {
-	g := &guard{deps: d, admins: make(map[spiffeid.ID]struct{}, len(d.AdminIDs))}
+	g := &guard{deps: d, admins: make(map[spiffeid.ID]struct{}, len(d.AdminIDs)), source: newSource(d)}
 	for _, id := range d.AdminIDs {
 		g.admins[id] = struct{}{}
 	}
@@ -37,8 +38,9 @@ func (g *guard) authorize(ctx context.Context, method string, caller Caller) err
 	switch {
 	case allow&callerAny != 0,
 		allow&callerLocal != 0 && caller.Local,
-		allow&callerAdmin != 0 && g.isAdmin(caller),
-		allow&callerDownstream != 0 && g.isDownstream(caller):
+		// An expired certificate on a connection that is still open gives no right.
+		allow&callerAdmin != 0 && !g.expired(caller) && g.isAdmin(caller),
+		allow&callerDownstream != 0 && !g.expired(caller) && g.isDownstream(caller):
 		return nil
 	}
 	reason := types.PermissionDeniedDetails_UNKNOWN
@@ -54,6 +56,11 @@ func (g *guard) authorize(ctx context.Context, method string, caller Caller) err
 		}
 	}
 	return denied(reason, "authorization denied for method "+method)
+}
+
+// expired reports whether the caller's certificate was good once.
+func (g *guard) expired(caller Caller) bool {
+	return caller.Cert != nil && g.deps.Now().After(caller.Cert.NotAfter)
 }
 
 func (g *guard) isAdmin(caller Caller) bool {
@@ -81,7 +88,7 @@ var errNoAgent = errors.New("caller is not an active agent")
 // error is errNoAgent, with the reason that the agent is to be told, or the
 // store's.
 func (g *guard) checkAgent(ctx context.Context, caller Caller) (types.PermissionDeniedDetails_Reason, error) {
-	if g.deps.Now().After(caller.Cert.NotAfter) {
+	if g.expired(caller) {
 		return types.PermissionDeniedDetails_AGENT_EXPIRED, errNoAgent
 	}
 	agent, ok := g.deps.Registry.Agent(caller.ID)

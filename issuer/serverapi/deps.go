@@ -42,6 +42,9 @@ type Deps struct {
 	// Backup writes a consistent copy of the records and the private keys; nil
 	// leaves the call unimplemented.
 	Backup func(context.Context, io.Writer) error
+	// Healthy reports why the issuer cannot issue now; nil looks at the
+	// authorities and the bundle alone.
+	Healthy func(context.Context) error
 	// ProxyProtocol are the networks of proxies that say whose connections they
 	// forward, by the PROXY protocol; everyone else's word is refused.
 	ProxyProtocol []netip.Prefix

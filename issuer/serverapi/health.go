@@ -2,26 +2,51 @@ package serverapi
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 )
 
-// healthService is gRPC health on the admin socket: serving while there is a
-// bundle to serve with.
+// healthService is gRPC health on the admin socket: serving while the issuer can
+// issue.
 type healthService struct {
 	grpc_health_v1.UnimplementedHealthServer
 	deps Deps
 }
 
-func (h *healthService) Check(_ context.Context, req *grpc_health_v1.HealthCheckRequest) (*grpc_health_v1.HealthCheckResponse, error) {
+func (h *healthService) Check(ctx context.Context, req *grpc_health_v1.HealthCheckRequest) (*grpc_health_v1.HealthCheckResponse, error) {
 	if req.GetService() != "" {
 		return nil, status.Error(codes.InvalidArgument, "per-service health is not supported")
 	}
+	check := h.deps.Healthy
+	if check == nil {
+		check = h.deps.canIssue
+	}
 	state := grpc_health_v1.HealthCheckResponse_SERVING
-	if len(h.deps.Registry.Bundle().GetX509Authorities()) == 0 {
+	if err := check(ctx); err != nil {
+		h.deps.Log.WarnContext(ctx, "health check failed", "error", err)
 		state = grpc_health_v1.HealthCheckResponse_NOT_SERVING
 	}
 	return &grpc_health_v1.HealthCheckResponse{Status: state}, nil
+}
+
+// canIssue reports why nobody could be issued, and use, an SVID now.
+func (d *Deps) canIssue(context.Context) error {
+	if len(d.Registry.Bundle().GetX509Authorities()) == 0 {
+		return errors.New("the bundle is empty")
+	}
+	svid, err := d.CA.SVID()
+	if err != nil {
+		return err
+	}
+	// It is renewed at half its life, so that this one says nothing else can be
+	// signed either.
+	if leaf := svid.Certificates[0]; !d.Now().Before(leaf.NotAfter) {
+		return fmt.Errorf("the issuer's own SVID expired at %s", leaf.NotAfter.Format(time.RFC3339))
+	}
+	return nil
 }

@@ -4,35 +4,38 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	"github.com/lanyard-mtls/lanyard/internal/mtls"
-	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
 )
 
-// gate is what every call of one listener passes: who calls, may it, and one
-// line in the log if it changed or signed something or was refused.
+// gate is what every call of one listener passes: who calls, may it, must it
+// wait, and what of it is logged.
 type gate struct {
-	guard *guard
-	local bool
-	now   func() time.Time
-	log   *slog.Logger
+	guard  *guard
+	local  bool
+	deps   Deps
+	limits *limits // nil on the admin socket
+	calls  atomic.Uint64
 }
 
 // call is one call in progress.
 type call struct {
 	gate   *gate
+	number uint64
 	method string
 	caller Caller
 	start  time.Time
-	// attrs say what the call was about. Only the handler's goroutine adds.
-	attrs []slog.Attr
+	// attrs say what the call was about, outcomes what became of each part of a
+	// batch. Only the handler's goroutine adds.
+	attrs    []slog.Attr
+	outcomes []outcome
 }
 
 type callKey struct{}
@@ -44,13 +47,31 @@ func annotate(ctx context.Context, attrs ...slog.Attr) {
 	}
 }
 
+// report says what became of the parts of a batch.
+func report(ctx context.Context, outcomes []outcome) {
+	if c, ok := ctx.Value(callKey{}).(*call); ok {
+		c.outcomes = append(c.outcomes, outcomes...)
+	}
+}
+
+// limitsOf are the limits that the call is subject to; nil for none.
+func limitsOf(ctx context.Context) *limits {
+	if c, ok := ctx.Value(callKey{}).(*call); ok {
+		return c.gate.limits
+	}
+	return nil
+}
+
 func (g *gate) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 	ctx, c, err := g.enter(ctx, info.FullMethod)
+	if err == nil {
+		err = g.limits.unary(ctx, c.method, c.caller, req)
+	}
 	if err != nil {
 		return nil, c.end(ctx, err)
 	}
 	resp, err := next(ctx, req)
-	c.attrs = append(c.attrs, batchAttrs(resp)...)
+	c.outcomes = append(c.outcomes, outcomesOf(resp)...)
 	return resp, c.end(ctx, err)
 }
 
@@ -59,20 +80,31 @@ func (g *gate) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo
 	if err != nil {
 		return c.end(ctx, err)
 	}
-	return c.end(ctx, next(srv, &callStream{ServerStream: ss, ctx: ctx}))
+	return c.end(ctx, next(srv, &callStream{ServerStream: ss, ctx: ctx, call: c}))
 }
 
-// callStream is a stream whose context knows the caller.
+// callStream is a stream whose context knows the caller, and whose caller is
+// authorized again with each message: what ends its rights ends the stream.
 type callStream struct {
 	grpc.ServerStream
-	ctx context.Context
+	ctx  context.Context
+	call *call
+	met  bool // there was a message
 }
 
 func (s *callStream) Context() context.Context { return s.ctx }
 
+func (s *callStream) RecvMsg(m any) error {
+	if err := s.ServerStream.RecvMsg(m); err != nil || !s.met {
+		s.met = true
+		return err
+	}
+	return s.call.gate.guard.authorize(s.ctx, s.call.method, s.call.caller)
+}
+
 // enter identifies and authorizes the caller.
 func (g *gate) enter(ctx context.Context, method string) (context.Context, *call, error) {
-	c := &call{gate: g, method: method, start: g.now()}
+	c := &call{gate: g, method: method, number: g.calls.Add(1), start: g.deps.Now()}
 	caller, err := g.callerOf(ctx)
 	if err != nil {
 		return ctx, c, err
@@ -84,7 +116,8 @@ func (g *gate) enter(ctx context.Context, method string) (context.Context, *call
 	return context.WithValue(WithCaller(ctx, caller), callKey{}, c), c, nil
 }
 
-// callerOf reads the caller off the connection; the handshake has verified it.
+// callerOf reads the caller off the connection. The handshake has verified it;
+// it is verified again when the bundle has changed since.
 func (g *gate) callerOf(ctx context.Context) (Caller, error) {
 	if g.local {
 		return Caller{Local: true}, nil
@@ -93,7 +126,7 @@ func (g *gate) callerOf(ctx context.Context) (Caller, error) {
 	if !ok {
 		return Caller{}, status.Error(codes.Internal, "no peer information available")
 	}
-	info, ok := p.AuthInfo.(credentials.TLSInfo)
+	info, ok := p.AuthInfo.(*connInfo)
 	if !ok {
 		return Caller{}, status.Error(codes.Internal, "connection is not TLS")
 	}
@@ -104,43 +137,12 @@ func (g *gate) callerOf(ctx context.Context) (Caller, error) {
 	case err != nil:
 		return Caller{}, statusError(codes.Unauthenticated, "client certificate", err)
 	}
-	return Caller{ID: id, Cert: info.State.PeerCertificates[0]}, nil
-}
-
-// end logs the call and returns its error.
-func (c *call) end(ctx context.Context, err error) error {
-	code := status.Code(err)
-	level := slog.LevelInfo
-	switch {
-	case code == codes.PermissionDenied, code == codes.Unauthenticated:
-		level = slog.LevelWarn
-	case code == codes.Internal, code == codes.Unknown, code == codes.DataLoss:
-		level = slog.LevelError
-	case rules[c.method].effect == reads:
-		level = slog.LevelDebug
+	caller := Caller{ID: id, Cert: info.State.PeerCertificates[0]}
+	if g.guard.expired(caller) {
+		return caller, nil // agents are told so
 	}
-	if !c.gate.log.Enabled(ctx, level) {
-		return err
+	if err := g.guard.source.verify(info, g.deps.Now()); err != nil {
+		return Caller{}, statusError(codes.Unauthenticated, "client certificate", err)
 	}
-	attrs := []slog.Attr{
-		slog.String("method", c.method),
-		slog.String("caller", c.caller.String()),
-		slog.String("code", code.String()),
-		slog.Duration("took", c.gate.now().Sub(c.start)),
-	}
-	if p, ok := peer.FromContext(ctx); ok && !c.gate.local {
-		attrs = append(attrs, slog.String("address", p.Addr.String()))
-	}
-	attrs = append(attrs, c.attrs...)
-	if err != nil {
-		st := status.Convert(err)
-		attrs = append(attrs, slog.String("error", clip(st.Message())))
-		for _, detail := range st.Details() {
-			if d, ok := detail.(*types.PermissionDeniedDetails); ok {
-				attrs = append(attrs, slog.String("reason", d.GetReason().String()))
-			}
-		}
-	}
-	c.gate.log.LogAttrs(ctx, level, "call", attrs...)
-	return err
+	return caller, nil
 }

@@ -89,7 +89,8 @@ func TestAttestRefuses(t *testing.T) {
 	}
 	wantStatus(t, attest("join_token", "never-made", csr), codes.InvalidArgument, nodeattest.TokenSpent)
 	wantStatus(t, attest("join_token", "../../spire/server", csr), codes.InvalidArgument, nodeattest.TokenSpent)
-	wantStatus(t, attest("join_token", strings.Repeat("a", 1<<20), csr), codes.InvalidArgument, nodeattest.TokenSpent)
+	wantStatus(t, attest("join_token", strings.Repeat("a", 1<<17), csr), codes.InvalidArgument, nodeattest.TokenSpent)
+	wantStatus(t, attest("join_token", strings.Repeat("a", 1<<20), csr), codes.InvalidArgument, "malformed param: attestation data is larger than 262144 bytes")
 	wantStatus(t, attest("x509pop", "{}", csr), codes.FailedPrecondition,
 		`error getting node attestor: could not find node attestor type "x509pop"`)
 	wantStatus(t, attest(strings.Repeat("x", 65), "x", csr), codes.InvalidArgument, "malformed param: attestation data type is too long")

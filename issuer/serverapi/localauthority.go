@@ -1,10 +1,21 @@
 package serverapi
 
-import "github.com/lanyard-mtls/lanyard/internal/spireapi/localauthorityv1"
+import (
+	"context"
+	"errors"
+	"log/slog"
 
-// LocalAuthorityService is spire.api.server.localauthority.v1.LocalAuthority.
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/localauthorityv1"
+	"github.com/lanyard-mtls/lanyard/issuer/ca"
+)
+
+// LocalAuthorityService is spire.api.server.localauthority.v1.LocalAuthority:
+// what is done to this issuer's own authorities by hand.
 type LocalAuthorityService struct {
-	localauthorityv1.UnimplementedLocalAuthorityServer
+	localauthorityv1.UnsafeLocalAuthorityServer
 	deps Deps
 }
 
@@ -12,4 +23,92 @@ type LocalAuthorityService struct {
 func NewLocalAuthorityService(d Deps) *LocalAuthorityService {
 	d.setDefaults()
 	return &LocalAuthorityService{deps: d}
+}
+
+// GetX509AuthorityState tells which X.509 authorities there are.
+func (s *LocalAuthorityService) GetX509AuthorityState(context.Context, *localauthorityv1.GetX509AuthorityStateRequest) (*localauthorityv1.GetX509AuthorityStateResponse, error) {
+	states, err := s.deps.CA.X509State()
+	if err != nil {
+		return nil, authorityError("failed to read the state of X.509 authorities", err)
+	}
+	return &localauthorityv1.GetX509AuthorityStateResponse{
+		Active: stateProto(states.Active), Prepared: stateProto(states.Prepared), Old: stateProto(states.Old),
+	}, nil
+}
+
+// PrepareX509Authority makes and publishes the next X.509 authority.
+func (s *LocalAuthorityService) PrepareX509Authority(ctx context.Context, _ *localauthorityv1.PrepareX509AuthorityRequest) (*localauthorityv1.PrepareX509AuthorityResponse, error) {
+	state, err := done(ctx, "failed to prepare X.509 authority")(s.deps.CA.PrepareX509(ctx))
+	if err != nil {
+		return nil, err
+	}
+	return &localauthorityv1.PrepareX509AuthorityResponse{PreparedAuthority: state}, nil
+}
+
+// ActivateX509Authority lets the prepared X.509 authority sign from now on.
+func (s *LocalAuthorityService) ActivateX509Authority(ctx context.Context, req *localauthorityv1.ActivateX509AuthorityRequest) (*localauthorityv1.ActivateX509AuthorityResponse, error) {
+	state, err := done(ctx, "failed to activate X.509 authority")(s.deps.CA.ActivateX509(ctx, req.GetAuthorityId()))
+	if err != nil {
+		return nil, err
+	}
+	return &localauthorityv1.ActivateX509AuthorityResponse{ActivatedAuthority: state}, nil
+}
+
+// TaintX509Authority tells everyone to replace what the old X.509 authority
+// signed.
+func (s *LocalAuthorityService) TaintX509Authority(ctx context.Context, req *localauthorityv1.TaintX509AuthorityRequest) (*localauthorityv1.TaintX509AuthorityResponse, error) {
+	state, err := done(ctx, "failed to taint X.509 authority")(s.deps.CA.TaintX509(ctx, req.GetAuthorityId()))
+	if err != nil {
+		return nil, err
+	}
+	return &localauthorityv1.TaintX509AuthorityResponse{TaintedAuthority: state}, nil
+}
+
+// RevokeX509Authority takes the old, tainted X.509 authority out of the bundle.
+func (s *LocalAuthorityService) RevokeX509Authority(ctx context.Context, req *localauthorityv1.RevokeX509AuthorityRequest) (*localauthorityv1.RevokeX509AuthorityResponse, error) {
+	state, err := done(ctx, "failed to revoke X.509 authority")(s.deps.CA.RevokeX509(ctx, req.GetAuthorityId()))
+	if err != nil {
+		return nil, err
+	}
+	return &localauthorityv1.RevokeX509AuthorityResponse{RevokedAuthority: state}, nil
+}
+
+// done words the answer of the authorities, and notes which it was about.
+func done(ctx context.Context, failed string) func(ca.AuthorityState, error) (*localauthorityv1.AuthorityState, error) {
+	return func(state ca.AuthorityState, err error) (*localauthorityv1.AuthorityState, error) {
+		if err != nil {
+			return nil, authorityError(failed, err)
+		}
+		annotate(ctx, slog.String("local_authority_id", state.ID))
+		return stateProto(&state), nil
+	}
+}
+
+func stateProto(state *ca.AuthorityState) *localauthorityv1.AuthorityState {
+	if state == nil {
+		return nil
+	}
+	p := &localauthorityv1.AuthorityState{AuthorityId: state.ID, UpstreamAuthoritySubjectKeyId: state.UpstreamSubjectKeyID}
+	if !state.ExpiresAt.IsZero() {
+		p.ExpiresAt = state.ExpiresAt.Unix()
+	}
+	return p
+}
+
+// authorityError is the error of a method: package ca has the text for those
+// that clients may depend on.
+func authorityError(msg string, err error) error {
+	switch {
+	case errors.Is(err, ca.ErrAuthorityID):
+		return status.Error(codes.InvalidArgument, err.Error())
+	case errors.Is(err, ca.ErrAuthorityState):
+		return status.Error(codes.Internal, err.Error())
+	case errors.Is(err, ca.ErrUpstream):
+		return status.Error(codes.FailedPrecondition, err.Error())
+	case errors.Is(err, ca.ErrJWTDisabled):
+		return status.Error(codes.Unimplemented, ca.ErrJWTDisabled.Error())
+	case errors.Is(err, ca.ErrNotReady):
+		return status.Error(codes.Unavailable, "server is initializing")
+	}
+	return statusError(codes.Internal, msg, err)
 }

@@ -167,5 +167,5 @@ func (c client) SVID() (*x509svid.SVID, error) {
 }
 
 func (c client) Bundle(td spiffeid.TrustDomain) (*x509bundle.Bundle, error) {
-	return (&source{deps: c.deps}).Bundle(td)
+	return newSource(c.deps).Bundle(td)
 }

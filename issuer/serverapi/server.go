@@ -21,6 +21,7 @@ import (
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/loggerv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/operationsv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/svidv1"
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/trustdomainv1"
 )
 
 // Limits of the listeners.
@@ -51,14 +52,15 @@ func New(d Deps) *Server {
 	guard := newGuard(d)
 	s := &Server{
 		deps:  d,
-		tcp:   newServer(guard, false, grpc.Creds(loggedCreds{credentials.NewTLS(tlsConfig(guard)), d.Log})),
-		local: newServer(guard, true),
+		tcp:   newServer(guard, false, grpc.Creds(serverCreds{credentials.NewTLS(tlsConfig(guard)), d.Log})),
+		local: newServer(guard, true, grpc.Creds(localCreds{})),
 	}
 	for _, srv := range []*grpc.Server{s.tcp, s.local} {
 		agentv1.RegisterAgentServer(srv, NewAgentService(d))
 		bundlev1.RegisterBundleServer(srv, NewBundleService(d))
 		entryv1.RegisterEntryServer(srv, NewEntryService(d))
 		svidv1.RegisterSVIDServer(srv, NewSVIDService(d))
+		trustdomainv1.RegisterTrustDomainServer(srv, NewTrustDomainService(d))
 		localauthorityv1.RegisterLocalAuthorityServer(srv, NewLocalAuthorityService(d))
 	}
 	loggerv1.RegisterLoggerServer(s.local, NewLoggerService(d))
@@ -69,7 +71,10 @@ func New(d Deps) *Server {
 }
 
 func newServer(guard *guard, local bool, opts ...grpc.ServerOption) *grpc.Server {
-	g := &gate{guard: guard, local: local, now: guard.deps.Now, log: guard.deps.Log}
+	g := &gate{guard: guard, local: local, deps: guard.deps}
+	if !local {
+		g.limits = newLimits(guard.deps.Limits)
+	}
 	return grpc.NewServer(append(opts,
 		grpc.UnaryInterceptor(g.unary),
 		grpc.StreamInterceptor(g.stream),

@@ -12,18 +12,25 @@ import (
 
 // statusError is the error of a method: "msg: cause" or, of NotFound, msg alone,
 // as SPIRE words them. A cause that is the end of the caller's own context is
-// told as that, whatever code says.
+// told as that, whatever code says; of one that is a status, the message counts.
 func statusError(code codes.Code, msg string, cause error) error {
+	if cause == nil {
+		return status.Error(code, msg)
+	}
+	text := cause.Error()
+	ended := codes.OK
+	if st, ok := status.FromError(cause); ok {
+		text, ended = st.Message(), st.Code()
+	}
 	switch {
-	case errors.Is(cause, context.Canceled):
+	case errors.Is(cause, context.Canceled), ended == codes.Canceled:
 		code = codes.Canceled
-	case errors.Is(cause, context.DeadlineExceeded):
+	case errors.Is(cause, context.DeadlineExceeded), ended == codes.DeadlineExceeded:
 		code = codes.DeadlineExceeded
+	case code == codes.NotFound:
+		return status.Error(code, msg)
 	}
-	if cause != nil && code != codes.NotFound {
-		msg += ": " + cause.Error()
-	}
-	return status.Error(code, msg)
+	return status.Error(code, msg+": "+text)
 }
 
 // itemStatus is [statusError] for one result of a batch.

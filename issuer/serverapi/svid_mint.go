@@ -3,7 +3,10 @@ package serverapi
 import (
 	"context"
 	"crypto/x509"
+	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -37,6 +40,9 @@ func (s *SVIDService) MintX509SVID(ctx context.Context, req *svidv1.MintX509SVID
 			return nil, statusError(codes.InvalidArgument, "CSR DNS name is invalid", err)
 		}
 	}
+	if err := wildcardOverlap(csr.DNSNames); err != nil {
+		return nil, statusError(codes.InvalidArgument, "CSR DNS name contains a wildcard that covers another non-wildcard name", err)
+	}
 	chain, err := s.deps.CA.SignX509SVID(ctx, ca.Params{
 		ID:        id,
 		PublicKey: csr.PublicKey,
@@ -45,10 +51,21 @@ func (s *SVIDService) MintX509SVID(ctx context.Context, req *svidv1.MintX509SVID
 		Subject:   csr.Subject,
 	})
 	if err != nil {
-		return nil, statusError(codes.Internal, "failed to sign X509-SVID", err)
+		return nil, signError("failed to sign X509-SVID", err)
 	}
 	annotate(ctx, append(svidAttrs(id, chain), slog.Any("dns_names", csr.DNSNames))...)
 	return &svidv1.MintX509SVIDResponse{Svid: svidProto(id, chain)}, nil
+}
+
+// wildcardOverlap refuses a name that a wildcard beside it covers, as SPIRE does.
+func wildcardOverlap(names []string) error {
+	for _, name := range names {
+		_, parent, ok := strings.Cut(name, ".")
+		if ok && !strings.HasPrefix(name, "*") && slices.Contains(names, "*."+parent) {
+			return fmt.Errorf("name %q is covered by %q", name, "*."+parent)
+		}
+	}
+	return nil
 }
 
 func (s *SVIDService) mintID(csr *x509.CertificateRequest) (spiffeid.ID, error) {

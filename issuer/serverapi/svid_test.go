@@ -148,8 +148,8 @@ func TestMintX509SVID(t *testing.T) {
 
 func TestUnimplementedSaysWhat(t *testing.T) {
 	r := newRig(t)
-	_, err := svidv1.NewSVIDClient(r.local()).MintJWTSVID(t.Context(), &svidv1.MintJWTSVIDRequest{})
-	wantStatus(t, err, codes.Unimplemented, "issuing JWT-SVIDs is not implemented")
+	_, err := svidv1.NewSVIDClient(r.local()).MintWITSVID(t.Context(), &svidv1.MintWITSVIDRequest{})
+	wantStatus(t, err, codes.Unimplemented, "WIT functionality is disabled")
 }
 
 func TestBundle(t *testing.T) {

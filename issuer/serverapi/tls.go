@@ -12,13 +12,10 @@ import (
 	"sync/atomic"
 	"syscall"
 
-	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"google.golang.org/grpc/credentials"
 
 	"github.com/lanyard-mtls/lanyard/internal/mtls"
-	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
 )
 
 // tlsConfig serves with the issuer's own SVID. A client certificate is optional,
@@ -32,60 +29,35 @@ func tlsConfig(g *guard) *tls.Config {
 		}
 		return fmt.Errorf("not a member of trust domain %q, and not in admin_ids", g.deps.TrustDomain.Name())
 	}
-	return mtls.ServerOptional(&source{deps: g.deps}, member, mtls.Options{
+	return mtls.ServerOptional(g.source, member, mtls.Options{
 		NextProtos:     []string{"h2"},
 		Now:            g.deps.Now,
 		DisableTickets: true,
 	})
 }
 
-// source is the issuer's identity and the bundles it verifies clients with. It
-// implements [mtls.Source].
-type source struct {
-	deps   Deps
-	parsed atomic.Pointer[parsedBundle]
+// connInfo is what the handshake found out about a connection.
+type connInfo struct {
+	credentials.TLSInfo
+	// verified is what the client's certificate was last verified with; nil
+	// before the first call.
+	verified atomic.Pointer[trusted]
 }
 
-// parsedBundle is the registry's bundle as handshakes need it.
-type parsedBundle struct {
-	from   *types.Bundle
-	bundle *x509bundle.Bundle
+// export gives keying material of the connection, as enroll.Exporter says.
+func (i *connInfo) export(label string, context []byte, n int) ([]byte, error) {
+	return i.State.ExportKeyingMaterial(label, context, n)
 }
 
-func (s *source) SVID() (*x509svid.SVID, error) { return s.deps.CA.SVID() }
-
-// Bundle returns the own trust domain's bundle, parsed once for each version of
-// it. Bundles of other trust domains are not known yet.
-func (s *source) Bundle(td spiffeid.TrustDomain) (*x509bundle.Bundle, error) {
-	if td != s.deps.TrustDomain {
-		return nil, fmt.Errorf("no bundle of trust domain %q", td.Name())
-	}
-	latest := s.deps.Registry.Bundle()
-	if parsed := s.parsed.Load(); parsed != nil && parsed.from == latest {
-		return parsed.bundle, nil
-	}
-	var certs []*x509.Certificate
-	for _, authority := range latest.GetX509Authorities() {
-		cert, err := x509.ParseCertificate(authority.GetAsn1())
-		if err != nil {
-			return nil, fmt.Errorf("bundle of trust domain %q: %w", td.Name(), err)
-		}
-		certs = append(certs, cert)
-	}
-	bundle := x509bundle.FromX509Authorities(td, certs)
-	s.parsed.Store(&parsedBundle{from: latest, bundle: bundle})
-	return bundle, nil
-}
-
-// loggedCreds tells in the log why a handshake failed: the client is told
-// nothing but that its certificate is bad.
-type loggedCreds struct {
+// serverCreds are TLS. They tell in the log why a handshake failed: the client
+// is told nothing but that its certificate is bad.
+type serverCreds struct {
 	credentials.TransportCredentials
 	log *slog.Logger
 }
 
 // ServerHandshake implements [credentials.TransportCredentials].
-func (c loggedCreds) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+func (c serverCreds) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	conn, info, err := c.TransportCredentials.ServerHandshake(raw)
 	if err != nil {
 		say := c.log.Warn
@@ -93,6 +65,28 @@ func (c loggedCreds) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthIn
 			say = c.log.Debug // a probe, not a client
 		}
 		say("connection refused", "address", raw.RemoteAddr().String(), "error", clip(err.Error()))
+		return conn, info, err
 	}
-	return conn, info, err
+	if tlsInfo, ok := info.(credentials.TLSInfo); ok {
+		return conn, &connInfo{TLSInfo: tlsInfo}, nil
+	}
+	return conn, info, nil
+}
+
+// Clone implements [credentials.TransportCredentials].
+func (c serverCreds) Clone() credentials.TransportCredentials {
+	return serverCreds{c.TransportCredentials.Clone(), c.log}
+}
+
+// parseAuthorities parses the X.509 authorities of a bundle.
+func parseAuthorities(ders [][]byte) ([]*x509.Certificate, error) {
+	certs := make([]*x509.Certificate, 0, len(ders))
+	for _, der := range ders {
+		cert, err := x509.ParseCertificate(der)
+		if err != nil {
+			return nil, err
+		}
+		certs = append(certs, cert)
+	}
+	return certs, nil
 }

@@ -5,6 +5,8 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"os"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -104,12 +106,12 @@ func TestCallsAreLogged(t *testing.T) {
 	_, err = agentv1.NewAgentClient(r.local()).ListAgents(t.Context(), &agentv1.ListAgentsRequest{})
 	must(t, err)
 	for _, want := range []string{
-		"level=INFO msg=call method=/spire.api.server.agent.v1.Agent/CreateJoinToken caller=local code=OK",
-		"level=INFO msg=call method=/spire.api.server.agent.v1.Agent/AttestAgent caller=none code=OK",
+		"level=INFO msg=call method=/spire.api.server.agent.v1.Agent/CreateJoinToken caller=local caller_pid=" + strconv.Itoa(os.Getpid()) + " caller_uid=",
+		"level=INFO msg=call method=/spire.api.server.agent.v1.Agent/AttestAgent caller=none address=127.0.0.1:",
 		"serial=" + svid.Certificates[0].SerialNumber.String(),
-		"level=WARN msg=call method=/spire.api.server.agent.v1.Agent/ListAgents caller=" + svid.ID.String() + " code=PermissionDenied",
-		"done=1 failed=1 entries=[" + created.Results[0].Entry.Id + "]",
-		"level=DEBUG msg=call method=/spire.api.server.agent.v1.Agent/ListAgents caller=local code=OK",
+		"level=WARN msg=call method=/spire.api.server.agent.v1.Agent/ListAgents caller=" + svid.ID.String() + " address=127.0.0.1:",
+		"done=1 failed=1 items=[" + created.Results[0].Entry.Id + "]",
+		"level=DEBUG msg=call method=/spire.api.server.agent.v1.Agent/ListAgents caller=local caller_pid=",
 	} {
 		if n := strings.Count(r.log.String(), want); n != 1 {
 			t.Errorf("%d lines with %q in\n%s", n, want, r.log.String())
