@@ -3,7 +3,6 @@ package issuercli
 import (
 	"context"
 	"io"
-	"slices"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
@@ -13,9 +12,6 @@ import (
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/entryv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
 )
-
-// batchSize is how many entries go into one call: gRPC servers take 4 MiB at once.
-const batchSize = 500
 
 func entryCreate(env *cli.Env) *cobra.Command {
 	v := newVerb(env, "create", "Create entries").withOutput()
@@ -31,7 +27,7 @@ func entryCreate(env *cli.Env) *cobra.Command {
 		}
 		return v.call(func(ctx context.Context, cc *grpc.ClientConn) error {
 			resp := &entryv1.BatchCreateEntryResponse{}
-			for batch := range slices.Chunk(entries, batchSize) {
+			for _, batch := range batches(entries) {
 				part, err := entryv1.NewEntryClient(cc).BatchCreateEntry(ctx, &entryv1.BatchCreateEntryRequest{Entries: batch})
 				if err != nil {
 					return err

@@ -23,7 +23,7 @@ type entryFlags struct {
 }
 
 func (e *entryFlags) add(fs *pflag.FlagSet) {
-	fs.StringVar(&e.spiffeID, "spiffeID", "", "SPIFFE `ID` the workload gets")
+	fs.StringVar(&e.spiffeID, "spiffeID", "", "SPIFFE `ID` the workload gets, or a template of one, /docker/{{docker:label:app}}")
 	fs.StringVar(&e.parentID, "parentID", "", "SPIFFE `ID` of the node agent, or of the nodes, that may hand it out")
 	fs.Var(&e.selectors, "selector", "`TYPE:VALUE` the workload must have, like unix:uid:1000; may be given more than once: it must have all")
 	fs.IntVar(&e.x509TTL, "x509SVIDTTL", 0, "lifetime of its X.509-SVIDs in `SECONDS` (default: the issuer's)")
@@ -56,7 +56,7 @@ func onlyData(fs *pflag.FlagSet) error {
 
 // entry makes the entry the flags describe.
 func (e *entryFlags) entry() (*types.Entry, error) {
-	spiffeID, err := requiredID("spiffeID", e.spiffeID, "the SPIFFE ID the workload gets")
+	spiffeID, err := entryID("spiffeID", e.spiffeID, "the SPIFFE ID the workload gets")
 	if err != nil {
 		return nil, err
 	}

@@ -40,8 +40,10 @@ func (f *entryFilter) add(fs *pflag.FlagSet) {
 func (f *entryFilter) proto(fs *pflag.FlagSet) (*entryv1.ListEntriesRequest_Filter, error) {
 	filter := &entryv1.ListEntriesRequest_Filter{}
 	var err error
-	if filter.BySpiffeId, err = optionalID("spiffeID", f.spiffeID); err != nil {
-		return nil, err
+	if f.spiffeID != "" {
+		if filter.BySpiffeId, err = entryID("spiffeID", f.spiffeID, ""); err != nil {
+			return nil, err
+		}
 	}
 	if filter.ByParentId, err = optionalID("parentID", f.parentID); err != nil {
 		return nil, err

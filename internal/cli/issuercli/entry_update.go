@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"slices"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
@@ -34,7 +33,7 @@ func entryUpdate(env *cli.Env) *cobra.Command {
 				return err
 			}
 			resp := &entryv1.BatchUpdateEntryResponse{}
-			for batch := range slices.Chunk(entries, batchSize) {
+			for _, batch := range batches(entries) {
 				part, err := client.BatchUpdateEntry(ctx, &entryv1.BatchUpdateEntryRequest{Entries: batch})
 				if err != nil {
 					return err

@@ -18,7 +18,7 @@ import (
 // Verbs gives the commands, to be put below "lanyard issuer" or at the top where the program is called spire-server.
 func Verbs(env *cli.Env) []*cobra.Command {
 	return []*cobra.Command{
-		group("entry", "Say which workloads get which identity", entryCreate(env), entryShow(env), entryUpdate(env), entryDelete(env), entryCount(env)),
+		group("entry", "Say which workloads get which identity", entryApply(env), entryCreate(env), entryShow(env), entryUpdate(env), entryDelete(env), entryCount(env)),
 		group("token", "Make join tokens", tokenGenerate(env)),
 		group("agent", "List, ban and evict node agents", agentList(env), agentShow(env), agentCount(env), agentBan(env), agentEvict(env), agentPurge(env)),
 		group("bundle", "The own trust bundle, and those of federated trust domains", bundleShow(env), bundleList(env), bundleSet(env), bundleDelete(env), bundleCount(env)),

@@ -7,6 +7,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/lanyard-mtls/lanyard/internal/cli"
+	"github.com/lanyard-mtls/lanyard/internal/cli/entryfile"
 	"github.com/lanyard-mtls/lanyard/internal/registration"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
 )
@@ -43,11 +44,18 @@ func requiredTrustDomain(flag, value string) (spiffeid.TrustDomain, error) {
 	return td, nil
 }
 
-func idString(id *types.SPIFFEID) string {
-	if id == nil {
-		return ""
+func idString(id *types.SPIFFEID) string { return entryfile.IDString(id) }
+
+// entryID reads a flag that must be the SPIFFE ID of an entry, or a template of one.
+func entryID(flag, value, what string) (*types.SPIFFEID, error) {
+	if value == "" {
+		return nil, cli.Usagef("-%s is missing: %s", flag, what)
 	}
-	return "spiffe://" + id.TrustDomain + id.Path
+	id, err := entryfile.ParseTemplate(value)
+	if err != nil {
+		return nil, cli.Usagef("-%s %q is no SPIFFE ID: %v", flag, value, err)
+	}
+	return id, nil
 }
 
 func selectors(values []string) ([]*types.Selector, error) {
