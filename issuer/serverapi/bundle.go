@@ -11,7 +11,9 @@ import (
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
 )
 
-// BundleService is spire.api.server.bundle.v1.Bundle.
+// BundleService is spire.api.server.bundle.v1.Bundle. The bundle of the issuer's
+// own trust domain and those of others are never one for the other: every
+// method takes the one kind or the other.
 type BundleService struct {
 	bundlev1.UnsafeBundleServer
 	deps Deps
@@ -39,35 +41,39 @@ func maskBundle(b *types.Bundle, mask *types.BundleMask) *types.Bundle {
 		return b
 	}
 	masked := &types.Bundle{TrustDomain: b.GetTrustDomain()}
-	if mask.X509Authorities {
-		masked.X509Authorities = b.GetX509Authorities()
-	}
-	if mask.JwtAuthorities {
-		masked.JwtAuthorities = b.GetJwtAuthorities()
-	}
-	if mask.WitAuthorities {
-		masked.WitAuthorities = b.GetWitAuthorities()
-	}
-	if mask.RefreshHint {
-		masked.RefreshHint = b.GetRefreshHint()
-	}
-	if mask.SequenceNumber {
-		masked.SequenceNumber = b.GetSequenceNumber()
-	}
+	copyBundle(masked, b, mask)
 	return masked
+}
+
+// copyBundle copies what the mask names; nil is all but the trust domain.
+func copyBundle(to, from *types.Bundle, mask *types.BundleMask) {
+	if mask == nil || mask.X509Authorities {
+		to.X509Authorities = from.GetX509Authorities()
+	}
+	if mask == nil || mask.JwtAuthorities {
+		to.JwtAuthorities = from.GetJwtAuthorities()
+	}
+	if mask == nil || mask.WitAuthorities {
+		to.WitAuthorities = from.GetWitAuthorities()
+	}
+	if mask == nil || mask.RefreshHint {
+		to.RefreshHint = from.GetRefreshHint()
+	}
+	if mask == nil || mask.SequenceNumber {
+		to.SequenceNumber = from.GetSequenceNumber()
+	}
 }
 
 // CountBundles counts the bundles known, the own included.
 func (s *BundleService) CountBundles(context.Context, *bundlev1.CountBundlesRequest) (*bundlev1.CountBundlesResponse, error) {
-	var count int32
+	count := s.deps.Registry.FederatedBundleCount()
 	if s.deps.Registry.Bundle() != nil {
-		count = 1
+		count++
 	}
-	return &bundlev1.CountBundlesResponse{Count: count}, nil
+	return &bundlev1.CountBundlesResponse{Count: int32(count)}, nil
 }
 
-// GetFederatedBundle returns the bundle of another trust domain. None is known
-// yet, so a well-formed request ends in NotFound, which agents put up with.
+// GetFederatedBundle returns the bundle of another trust domain.
 func (s *BundleService) GetFederatedBundle(ctx context.Context, req *bundlev1.GetFederatedBundleRequest) (*types.Bundle, error) {
 	td, err := spiffeid.TrustDomainFromString(req.GetTrustDomain())
 	if err != nil {
@@ -77,45 +83,24 @@ func (s *BundleService) GetFederatedBundle(ctx context.Context, req *bundlev1.Ge
 	if td == s.deps.TrustDomain {
 		return nil, statusError(codes.InvalidArgument, "getting a federated bundle for the server's own trust domain is not allowed", nil)
 	}
-	return nil, statusError(codes.NotFound, "bundle not found", nil)
+	b, ok := s.deps.Registry.FederatedBundle(td)
+	if !ok {
+		return nil, statusError(codes.NotFound, "bundle not found", nil)
+	}
+	return maskBundle(b, req.GetOutputMask()), nil
 }
 
-// ListFederatedBundles is not implemented.
-func (s *BundleService) ListFederatedBundles(context.Context, *bundlev1.ListFederatedBundlesRequest) (*bundlev1.ListFederatedBundlesResponse, error) {
-	return nil, unimplemented("federation")
+// ListFederatedBundles returns the bundles of other trust domains, by name.
+func (s *BundleService) ListFederatedBundles(_ context.Context, req *bundlev1.ListFederatedBundlesRequest) (*bundlev1.ListFederatedBundlesResponse, error) {
+	page, next, err := domainPage(s.deps.Registry.FederatedBundles(), req.GetPageSize(), req.GetPageToken(),
+		func(b *types.Bundle) *types.Bundle { return maskBundle(b, req.GetOutputMask()) })
+	if err != nil {
+		return nil, err
+	}
+	return &bundlev1.ListFederatedBundlesResponse{Bundles: page, NextPageToken: next}, nil
 }
 
-// BatchCreateFederatedBundle is not implemented.
-func (s *BundleService) BatchCreateFederatedBundle(context.Context, *bundlev1.BatchCreateFederatedBundleRequest) (*bundlev1.BatchCreateFederatedBundleResponse, error) {
-	return nil, unimplemented("federation")
-}
-
-// BatchUpdateFederatedBundle is not implemented.
-func (s *BundleService) BatchUpdateFederatedBundle(context.Context, *bundlev1.BatchUpdateFederatedBundleRequest) (*bundlev1.BatchUpdateFederatedBundleResponse, error) {
-	return nil, unimplemented("federation")
-}
-
-// BatchSetFederatedBundle is not implemented.
-func (s *BundleService) BatchSetFederatedBundle(context.Context, *bundlev1.BatchSetFederatedBundleRequest) (*bundlev1.BatchSetFederatedBundleResponse, error) {
-	return nil, unimplemented("federation")
-}
-
-// BatchDeleteFederatedBundle is not implemented.
-func (s *BundleService) BatchDeleteFederatedBundle(context.Context, *bundlev1.BatchDeleteFederatedBundleRequest) (*bundlev1.BatchDeleteFederatedBundleResponse, error) {
-	return nil, unimplemented("federation")
-}
-
-// AppendBundle is not implemented.
-func (s *BundleService) AppendBundle(context.Context, *bundlev1.AppendBundleRequest) (*types.Bundle, error) {
-	return nil, unimplemented("appending to the bundle")
-}
-
-// PublishJWTAuthority is not implemented.
-func (s *BundleService) PublishJWTAuthority(context.Context, *bundlev1.PublishJWTAuthorityRequest) (*bundlev1.PublishJWTAuthorityResponse, error) {
-	return nil, unimplemented("publishing JWT authorities")
-}
-
-// PublishWITAuthority is not implemented.
+// PublishWITAuthority is not implemented, nor is it by SPIRE.
 func (s *BundleService) PublishWITAuthority(context.Context, *bundlev1.PublishWITAuthorityRequest) (*bundlev1.PublishWITAuthorityResponse, error) {
-	return nil, unimplemented("publishing WIT authorities")
+	return nil, statusError(codes.Unimplemented, "WIT-SVID functionality is not yet implemented", nil)
 }

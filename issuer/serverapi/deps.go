@@ -9,6 +9,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
 	"github.com/lanyard-mtls/lanyard/issuer/ca"
 	"github.com/lanyard-mtls/lanyard/issuer/enroll"
 	"github.com/lanyard-mtls/lanyard/issuer/registry"
@@ -39,6 +40,9 @@ type Deps struct {
 	// Refresh fetches the bundle of a federated trust domain at once, and
 	// returns when it is stored; nil leaves RefreshBundle unimplemented.
 	Refresh func(context.Context, spiffeid.TrustDomain) error
+	// PublishJWT publishes the JWT authority of a downstream issuer, upstream
+	// too, and returns all there are; nil adds it to the bundle here.
+	PublishJWT func(context.Context, *types.JWTKey) ([]*types.JWTKey, error)
 	// Backup writes a consistent copy of the records and the private keys; nil
 	// leaves the call unimplemented.
 	Backup func(context.Context, io.Writer) error

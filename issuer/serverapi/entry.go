@@ -189,6 +189,8 @@ func storeCode(err error) codes.Code {
 		return codes.AlreadyExists
 	case errors.Is(err, store.ErrTooLarge):
 		return codes.InvalidArgument
+	case errors.Is(err, store.ErrReserved):
+		return codes.FailedPrecondition
 	default:
 		return codes.Internal
 	}

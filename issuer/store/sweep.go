@@ -83,9 +83,18 @@ func (s *Store) release(ctx context.Context, using []registration.Entry, td spif
 	case DeleteDissociate:
 		return s.dissociate(ctx, using, td)
 	default:
-		return fmt.Errorf("cannot delete bundle; federated with %d registration entries: %w", len(using), ErrInUse)
+		return inUseError(len(using))
 	}
 }
+
+// inUseError is the number of entries that need a bundle. Its text is SPIRE's.
+type inUseError int
+
+func (n inUseError) Error() string {
+	return fmt.Sprintf("cannot delete bundle; federated with %d registration entries", int(n))
+}
+
+func (n inUseError) Unwrap() error { return ErrInUse }
 
 // dissociate takes td off the entries, as updates of them do: agents must see
 // another revision. Those that others changed meanwhile are left as they are.
