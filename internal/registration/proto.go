@@ -2,6 +2,7 @@ package registration
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -86,13 +87,17 @@ func (e Entry) Proto() *types.Entry {
 
 // nameFromProto reads what an entry has for a SPIFFE ID: that, or a template.
 func nameFromProto(p *types.SPIFFEID) (spiffeid.ID, Template, error) {
-	if !isTemplatePath(p.GetPath()) {
+	if !IsTemplate(p) {
 		id, err := IDFromProto(p)
 		return id, Template{}, err
 	}
 	t, err := TemplateFromProto(p)
 	return spiffeid.ID{}, t, err
 }
+
+// IsTemplate reports whether a message has an ID template where others have a
+// SPIFFE ID.
+func IsTemplate(p *types.SPIFFEID) bool { return strings.Contains(p.GetPath(), holeOpen) }
 
 // TemplateFromProto reads an ID template where a message has a SPIFFE ID.
 func TemplateFromProto(p *types.SPIFFEID) (Template, error) {

@@ -27,10 +27,6 @@ const (
 	holeOpen, holeClose = "{{", "}}"
 )
 
-// isTemplatePath tells a path with holes from one of an ID: no segment of an ID
-// may have a brace.
-func isTemplatePath(path string) bool { return strings.Contains(path, holeOpen) }
-
 // ParseTemplate reads the path of a template.
 func ParseTemplate(td spiffeid.TrustDomain, path string) (Template, error) {
 	if err := validateTemplate(td, path); err != nil {

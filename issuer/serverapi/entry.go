@@ -3,6 +3,7 @@ package serverapi
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -80,7 +81,21 @@ func (s *EntryService) newEntry(p *types.Entry) (registration.Entry, error) {
 		return registration.Entry{}, err
 	}
 	e.Revision, e.CreatedAt = 0, time.Time{}
-	return e, e.Validate(s.deps.TrustDomain)
+	return e, s.validate(e)
+}
+
+// validate reports why e cannot be an entry here. An administrator's SPIFFE ID
+// is nothing for a workload to reach by its selectors.
+func (s *EntryService) validate(e registration.Entry) error {
+	if err := e.Validate(s.deps.TrustDomain); err != nil {
+		return err
+	}
+	for _, id := range s.deps.AdminIDs {
+		if e.Template.Covers(id) {
+			return fmt.Errorf("ID template %s: its prefix %s has %s of admin_ids below it", e.Template, e.Template.Prefix(), id)
+		}
+	}
+	return nil
 }
 
 func (s *EntryService) createResult(c store.EntryResult, mask *types.EntryMask, room *budget) *entryv1.BatchCreateEntryResponse_Result {
@@ -130,7 +145,7 @@ func (s *EntryService) update(ctx context.Context, p *types.Entry, mask *types.E
 	}
 	e, rev, err := s.deps.Store.UpdateEntry(ctx, p.GetId(), func(e *registration.Entry) error {
 		patch.apply(e)
-		if err := e.Validate(s.deps.TrustDomain); err != nil {
+		if err := s.validate(*e); err != nil {
 			return &invalidError{err}
 		}
 		return nil
@@ -197,5 +212,5 @@ func storeCode(err error) codes.Code {
 }
 
 func entryAttrs(e registration.Entry) []any {
-	return []any{"entry_id", e.ID, "spiffe_id", e.SPIFFEID.String(), "parent_id", e.ParentID.String()}
+	return []any{"entry_id", e.ID, "spiffe_id", e.Name(), "parent_id", e.ParentID.String()}
 }

@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/lanyard-mtls/lanyard/internal/registration"
@@ -74,13 +75,21 @@ func (s *EntryService) SyncAuthorizedEntries(stream grpc.BidiStreamingServer[ent
 	}
 }
 
+// templatesKey is the metadata with which an agent says that it can make SPIFFE
+// IDs from templates. Others would choke on them.
+const templatesKey = "lanyard-templates"
+
 // authorized returns the entries of the agent that is calling, by ID.
 func (s *EntryService) authorized(ctx context.Context) ([]registration.Entry, error) {
 	caller := CallerFrom(ctx)
 	if caller.ID.IsZero() {
 		return nil, statusError(codes.Internal, "caller ID missing from request context", nil)
 	}
-	return s.deps.Registry.AuthorizedEntries(caller.ID), nil
+	entries := s.deps.Registry.AuthorizedEntries(caller.ID)
+	if slices.Contains(metadata.ValueFromIncomingContext(ctx, templatesKey), "1") {
+		return entries, nil
+	}
+	return slices.DeleteFunc(entries, func(e registration.Entry) bool { return !e.Template.IsZero() }), nil
 }
 
 // fullPage returns all entries; false if they do not fit one message.

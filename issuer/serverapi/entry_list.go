@@ -85,7 +85,7 @@ func (s *EntryService) filter(p entryFilter) (registry.Filter, error) {
 		}
 	}
 	if p.GetBySpiffeId() != nil {
-		if f.SPIFFEID, err = s.workloadID(p.GetBySpiffeId()); err != nil {
+		if f.SPIFFEID, f.Template, err = s.workloadName(p.GetBySpiffeId()); err != nil {
 			return f, statusError(codes.InvalidArgument, "malformed SPIFFE ID filter", err)
 		}
 	}
@@ -120,12 +120,17 @@ func (s *EntryService) memberID(p *types.SPIFFEID) (spiffeid.ID, error) {
 	return id, nil
 }
 
-func (s *EntryService) workloadID(p *types.SPIFFEID) (spiffeid.ID, error) {
+// workloadName reads what an entry has for a SPIFFE ID: that, or a template.
+func (s *EntryService) workloadName(p *types.SPIFFEID) (spiffeid.ID, registration.Template, error) {
+	if registration.IsTemplate(p) {
+		t, err := registration.TemplateFromProto(p)
+		return spiffeid.ID{}, t, err
+	}
 	id, err := registration.IDFromProto(p)
 	if err != nil {
-		return id, err
+		return id, registration.Template{}, err
 	}
-	return id, registration.WorkloadID(s.deps.TrustDomain, id)
+	return id, registration.Template{}, registration.WorkloadID(s.deps.TrustDomain, id)
 }
 
 func filterSelectors(m *types.SelectorMatch) ([]registration.Selector, error) {

@@ -86,6 +86,7 @@ func (p patch) apply(e *registration.Entry) {
 		return
 	}
 	set(p.mask.GetSpiffeId(), &e.SPIFFEID, p.with.SPIFFEID)
+	set(p.mask.GetSpiffeId(), &e.Template, p.with.Template)
 	set(p.mask.GetParentId(), &e.ParentID, p.with.ParentID)
 	set(p.mask.GetSelectors(), &e.Selectors, p.with.Selectors)
 	set(p.mask.GetX509SvidTtl(), &e.X509SVIDTTL, p.with.X509SVIDTTL)
