@@ -164,6 +164,11 @@ func (c Config) Validate() error {
 			wrong("admin_ids has an empty SPIFFE ID")
 		}
 	}
+	if c.Health.Enabled {
+		if err := c.Health.Validate(); err != nil {
+			wrong("%w", err)
+		}
+	}
 	if c.OIDC != nil {
 		cfg := *c.OIDC
 		cfg.Keys = func() []*types.JWTKey { return nil } // Run puts the issuer's there

@@ -32,13 +32,14 @@ func TestFailingPartEndsRun(t *testing.T) {
 	cfg := Config{TrustDomain: td, DataDir: dir, SocketPath: filepath.Join(dir, "api.sock")}.withDefaults()
 	closed := make(chan error, 1)
 	cfg.Ready = func(Addrs) { closed <- st.Close() }
-	tcp, local, err := listen(t.Context(), cfg)
+	p := &parts{cfg: cfg, store: st}
+	on, err := listen(t.Context(), cfg, p.jwtKeys)
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = runOn(t.Context(), cfg, listeners{tcp, local}, st, keys)
+	err = p.run(t.Context(), on, keys)
 	if !errors.Is(err, store.ErrClosed) || strings.Count(err.Error(), "registry") != 1 {
-		t.Errorf("runOn = %v, want once that the registry's store is closed", err)
+		t.Errorf("run = %v, want once that the registry's store is closed", err)
 	}
 	if err := <-closed; err != nil {
 		t.Error(err)

@@ -45,7 +45,8 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
-	on, err := listen(ctx, cfg)
+	p := &parts{cfg: cfg, started: time.Now()}
+	on, err := listen(ctx, cfg, p.jwtKeys)
 	if err != nil {
 		return err
 	}
@@ -59,7 +60,8 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
-	return runOn(ctx, cfg, on, st, keys)
+	p.store = st
+	return p.run(ctx, on, keys)
 }
 
 func openKeys(cfg Config) (ca.Keys, error) {
@@ -69,25 +71,23 @@ func openKeys(cfg Config) (ca.Keys, error) {
 	return ca.OpenKeys(cfg.keyFile())
 }
 
-// runOn runs what is above the store. The parts below the listeners outlive
-// ctx, so that calls in progress can end.
-func runOn(ctx context.Context, cfg Config, on *listeners, st *store.Store, keys ca.Keys) error {
-	started := time.Now()
+// run runs what is above the store. The parts below the listeners outlive ctx,
+// so that calls in progress can end.
+func (p *parts) run(ctx context.Context, on *listeners, keys ca.Keys) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	fail := func(err error) { cancel(&partError{err}) }
 	below := newGroup(context.WithoutCancel(ctx), fail)
 	defer below.stop()
-	below.watch(st.Done())
+	below.watch(p.store.Done())
 
-	reg := registry.New(st, cfg.Log)
-	below.run("registry", reg.Run)
+	p.registry = registry.New(p.store, p.cfg.Log)
+	below.run("registry", p.registry.Run)
 	select {
-	case <-reg.Ready():
+	case <-p.registry.Ready():
 	case <-ctx.Done():
 		return outcome(ctx)
 	}
-	p := &parts{cfg: cfg, store: st, registry: reg, started: started}
 	if err := p.loadAuthority(ctx, keys); err != nil {
 		if ctx.Err() != nil {
 			return outcome(ctx)
@@ -95,14 +95,10 @@ func runOn(ctx context.Context, cfg Config, on *listeners, st *store.Store, keys
 		return err
 	}
 	below.run("authority", p.authority.Run)
-	if cfg.PruneAgentsExpiredFor > 0 {
+	if p.cfg.PruneAgentsExpiredFor > 0 {
 		below.run("pruning", p.pruneAgents)
 	}
 	server, err := p.newServer()
-	if err != nil {
-		return err
-	}
-	further, err := p.further(on)
 	if err != nil {
 		return err
 	}
@@ -115,11 +111,11 @@ func runOn(ctx context.Context, cfg Config, on *listeners, st *store.Store, keys
 		})
 	}
 	serve(func(ctx context.Context) error { return server.Serve(ctx, on.tcp, on.local) })
-	for _, run := range further {
+	for _, run := range p.further(on) {
 		serve(run)
 	}
 	// What is bound queues connections: to serve is a matter of scheduling now.
-	cfg.Ready(on.addrs(cfg))
+	p.cfg.Ready(on.addrs(p.cfg))
 	<-ctx.Done()
 	serving.Wait()
 	return outcome(ctx)

@@ -11,7 +11,9 @@ import (
 	"syscall"
 
 	"github.com/lanyard-mtls/lanyard/internal/durable"
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
 	"github.com/lanyard-mtls/lanyard/internal/unixsock"
+	"github.com/lanyard-mtls/lanyard/issuer/oidc"
 )
 
 // listeners are bound: connections queue up on them.
@@ -19,10 +21,11 @@ type listeners struct {
 	tcp, local net.Listener
 	// Those that are not configured are nil.
 	metrics, health net.Listener
+	oidc            *oidc.Server
 }
 
-// listen binds all listeners or none.
-func listen(ctx context.Context, cfg Config) (_ *listeners, err error) {
+// listen binds all listeners or none. keys are served by OIDC, once it runs.
+func listen(ctx context.Context, cfg Config, keys func() []*types.JWTKey) (_ *listeners, err error) {
 	on := &listeners{}
 	defer func() {
 		if err != nil {
@@ -35,19 +38,49 @@ func listen(ctx context.Context, cfg Config) (_ *listeners, err error) {
 	if on.local, err = listenLocal(cfg.SocketPath); err != nil {
 		return nil, err
 	}
+	if cfg.Health.Enabled {
+		if on.health, err = listenTCP(ctx, "bind_port in health_checks", cfg.Health.ListenAddress()); err != nil {
+			return nil, err
+		}
+	}
+	if cfg.OIDC == nil {
+		return on, nil
+	}
+	oidcConfig := *cfg.OIDC
+	oidcConfig.Keys, oidcConfig.Log = keys, cfg.Log
+	if on.oidc, err = oidc.New(oidcConfig); err != nil {
+		return nil, fmt.Errorf("oidc: %w", err)
+	}
+	if err := on.oidc.Listen(ctx); err != nil {
+		return nil, fmt.Errorf("oidc: %w", err)
+	}
 	return on, nil
 }
 
+// close closes what is bound. Its errors say nothing that anyone could mend.
 func (on *listeners) close() {
 	for _, l := range []net.Listener{on.tcp, on.local, on.metrics, on.health} {
 		if l != nil {
 			l.Close()
 		}
 	}
+	if on.oidc != nil {
+		on.oidc.Close()
+	}
 }
 
 func (on *listeners) addrs(cfg Config) Addrs {
-	return Addrs{TCP: on.tcp.Addr(), Socket: cfg.SocketPath}
+	addrs := Addrs{TCP: on.tcp.Addr(), Socket: cfg.SocketPath}
+	if on.metrics != nil {
+		addrs.Metrics = on.metrics.Addr()
+	}
+	if on.health != nil {
+		addrs.Health = on.health.Addr()
+	}
+	if on.oidc != nil {
+		addrs.OIDC = on.oidc.Addr()
+	}
+	return addrs
 }
 
 // listenTCP binds address, whose port the configuration names by key.

@@ -2,21 +2,25 @@ package issuer
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
+	mathrand "math/rand/v2"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
 	"github.com/lanyard-mtls/lanyard/issuer/backup"
 	"github.com/lanyard-mtls/lanyard/issuer/ca"
 	"github.com/lanyard-mtls/lanyard/issuer/enroll"
-	"github.com/lanyard-mtls/lanyard/issuer/oidc"
+	"github.com/lanyard-mtls/lanyard/issuer/health"
 	"github.com/lanyard-mtls/lanyard/issuer/registry"
 	"github.com/lanyard-mtls/lanyard/issuer/serverapi"
 	"github.com/lanyard-mtls/lanyard/issuer/store"
@@ -105,18 +109,38 @@ func (p *parts) newServer() (*serverapi.Server, error) {
 	return serverapi.New(deps), nil
 }
 
-// further makes what serves beside the API.
-func (p *parts) further(*listeners) (runs []func(context.Context) error, err error) {
-	if p.cfg.OIDC != nil {
-		cfg := *p.cfg.OIDC
-		cfg.Keys, cfg.Log = p.jwtKeys, p.cfg.Log
-		server, err := oidc.New(cfg)
-		if err != nil {
-			return nil, fmt.Errorf("oidc: %w", err)
-		}
-		runs = append(runs, server.Run)
+// further is what serves beside the API.
+func (p *parts) further(on *listeners) (runs []func(context.Context) error) {
+	if on.health != nil {
+		checker := health.New(p.cfg.Health, p.cfg.Log, p.checks()...)
+		runs = append(runs, func(ctx context.Context) error { return checker.Serve(ctx, on.health) })
 	}
-	return runs, nil
+	if on.oidc != nil {
+		runs = append(runs, on.oidc.Run)
+	}
+	return runs
+}
+
+// checks say whether the issuer can issue now, under SPIRE's names.
+func (p *parts) checks() []health.Check {
+	return []health.Check{
+		{Name: "catalog.datastore", Ready: p.store.Check},
+		{Name: "server.ca", Ready: p.signs},
+	}
+}
+
+// signs signs an SVID that nobody gets, for a key that nobody has.
+func (p *parts) signs(ctx context.Context) error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	id, err := spiffeid.FromPath(p.cfg.TrustDomain, "/for/health/check/only")
+	if err != nil {
+		return err
+	}
+	_, err = p.authority.SignX509SVID(ctx, ca.Params{ID: id, PublicKey: key.Public(), TTL: time.Minute})
+	return err
 }
 
 // bundle is the trust domain's own, for verifying what its members show.
@@ -154,7 +178,7 @@ const pruneInterval = time.Hour
 // pruneAgents forgets agents that expired long ago, now and then, until ctx ends.
 func (p *parts) pruneAgents(ctx context.Context) error {
 	for {
-		wait := pruneInterval - 15*time.Minute + rand.N(30*time.Minute)
+		wait := pruneInterval - 15*time.Minute + mathrand.N(30*time.Minute)
 		select {
 		case <-ctx.Done():
 			return nil

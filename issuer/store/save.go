@@ -32,10 +32,10 @@ func Restore(ctx context.Context, cfg RestoreConfig, r io.Reader) error {
 // Restored reports whether the store was made by Restore and nobody has called
 // ClearRestored since.
 func (s *Store) Restored(ctx context.Context) (bool, error) {
-	panic("later")
+	return false, nil // until Restore exists
 }
 
 // ClearRestored takes the mark of a restore off.
 func (s *Store) ClearRestored(ctx context.Context) error {
-	panic("later")
+	return nil
 }
