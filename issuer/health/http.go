@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Handler serves both paths, as SPIRE does: 200 or 500, and an object with what each subsystem says, null where there is
+// Handler serves both paths, as SPIRE does: 200 or 500, and an object with what each subsystem says, empty where there is
 // nothing to say.
 func (c *Checker) Handler() http.Handler {
 	mux := http.NewServeMux()
@@ -38,13 +38,13 @@ func (c *Checker) Handler() http.Handler {
 
 // details is what SPIRE's subsystems say of themselves.
 type details struct {
-	Message string `json:"message"`
+	Message string `json:"message,omitempty"`
 }
 
 func answer(w http.ResponseWriter, checks []Check, failed map[string]error) {
 	body := map[string]*details{}
 	for _, check := range checks {
-		body[check.Name] = nil
+		body[check.Name] = &details{}
 		if err := failed[check.Name]; err != nil {
 			body[check.Name] = &details{err.Error()}
 		}

@@ -3,58 +3,37 @@
 package metrics
 
 import (
+	"cmp"
 	"log/slog"
-	"net/http"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/lanyard-mtls/lanyard/internal/mtls"
 )
 
-// Config says who gets the metrics and how they are named. The zero Config collects nothing.
-type Config struct {
-	// Prometheus is the listener that is scraped; nil collects nothing.
-	Prometheus *Listener
-	// Prefix begins the names that SPIRE has too; "" is "spire_server".
-	Prefix string
-	// TrustDomainLabel and HostnameLabel add a label to every series; its host's only to gauges that are SPIRE's.
-	TrustDomainLabel, HostnameLabel bool
-	// Filter says which of them are told.
-	Filter Filter
-}
-
-// Filter chooses by the beginnings of names as SPIRE writes them, with dots and without the prefix, and by labels. What is
-// allowed and blocked is allowed by the longer beginning, as in SPIRE.
-type Filter struct {
-	AllowedPrefixes, BlockedPrefixes []string
-	AllowedLabels, BlockedLabels     []string
-}
-
-// Listener is where metrics are served, at any path.
-type Listener struct {
-	Host string // "" is localhost
-	Port int    // 0 is any that is free
-	TLS  *TLS   // nil serves plain HTTP
-}
-
-// TLS says how the listener identifies itself and whom it answers.
-type TLS struct {
-	CertFile, KeyFile string // PEM; read again when they change
-	ClientCAFile      string // PEM; clients then need a certificate by one of them
-	UseSVID           bool   // instead of the files: the issuer's own X.509-SVID
-	// AuthorizedIDs are the clients answered, by their X.509-SVIDs; none asks for no certificate.
-	AuthorizedIDs []spiffeid.ID
-}
+// DefaultPrefix begins SPIRE's names; ownPrefix those that SPIRE does not have.
+const (
+	DefaultPrefix = "spire_server"
+	ownPrefix     = "lanyard_issuer"
+)
 
 // Sources are read at each scrape; a nil one leaves its metrics out.
 type Sources struct {
 	TrustDomain    spiffeid.TrustDomain
 	Started        time.Time
+	Version        string
 	Entries        func() int
 	Agents         func() Agents
 	Authorities    func() []Authority
 	BundleSequence func() uint64
 	Store          func() Store
+	// Identity is for a listener with use_spire_svid or authorized_spiffe_ids.
+	Identity mtls.Source
 }
 
 // Agents counts the joined agents by what they are now.
@@ -73,38 +52,92 @@ type Authority struct {
 type Store struct {
 	Healthy    bool
 	SizeBytes  int64
-	QuotaBytes int64
+	QuotaBytes int64 // 0 is none
 	Revision   int64
 }
 
 // Set is everything that one issuer counts. Nothing in it is global. All methods may be called from any goroutine, and on a
-// nil Set.
+// nil Set, which does nothing.
 type Set struct {
 	cfg      Config
 	src      Sources
 	log      *slog.Logger
 	registry *prometheus.Registry
+	own      own
+	spire    *spire
 }
 
-// New returns a Set; nil, which counts nothing, if cfg collects nothing. It does no I/O and starts nothing.
+// New returns a Set; nil, which counts nothing, if cfg collects nothing. It does no I/O and starts nothing. log may be nil.
 func New(cfg Config, src Sources, log *slog.Logger) *Set {
 	if cfg.Prometheus == nil {
 		return nil
 	}
-	return &Set{cfg: cfg, src: src, log: log, registry: prometheus.NewRegistry()}
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	cfg.Prefix = sanitize(cmp.Or(cfg.Prefix, DefaultPrefix))
+	s := &Set{cfg: cfg, src: src, log: log, registry: prometheus.NewRegistry()}
+	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	labelled := prometheus.WrapRegistererWith(s.constLabels(), s.registry)
+	s.own = newOwn(labelled)
+	s.spire = newSPIRE(labelled, cfg.Prefix)
+	labelled.MustRegister(ownCollector{src, describe(cfg.Prefix)})
+	return s
+}
+
+// constLabels are those that all metrics have, as in SPIRE.
+func (s *Set) constLabels() prometheus.Labels {
+	labels := prometheus.Labels{}
+	if host, err := os.Hostname(); err == nil && s.cfg.HostnameLabel {
+		labels["host"] = host
+	}
+	if s.cfg.TrustDomainLabel {
+		labels["trust_domain"] = sanitize(s.src.TrustDomain.Name())
+	}
+	return labels
+}
+
+// sanitize is what SPIRE makes of a value of a label, and of a name.
+func sanitize(s string) string {
+	return strings.NewReplacer(".", "_", "-", "_", " ", "_", "=", "_", "/", "_").Replace(strings.ToValidUTF8(s, "_"))
 }
 
 // Call counts an RPC that ended: its full method, /spire.api.server.entry.v1.Entry/ListEntries, and the name of its code.
-func (s *Set) Call(method, code string, took time.Duration) {}
+func (s *Set) Call(method, code string, took time.Duration) {
+	if s == nil {
+		return
+	}
+	s.own.call(method, code, took)
+	s.spire.call(method, code, took)
+}
 
-// Issued counts what was signed: "agent", "workload", "server", "downstream", "mint", "jwt".
-func (s *Set) Issued(kind string) {}
+// Issued counts what was signed: "x509", "jwt" or "downstream"; with an error, what was not.
+func (s *Set) Issued(kind string, took time.Duration, err error) {
+	if s == nil {
+		return
+	}
+	outcome := "ok"
+	if err != nil {
+		outcome = "error"
+	} else {
+		s.spire.signed(kind)
+	}
+	s.own.issued.WithLabelValues(kind, outcome).Inc()
+	s.own.signing.WithLabelValues(kind).Observe(took.Seconds())
+}
 
-// Join counts an attempt to join: the method, and "ok" or the name of the code of its failure.
-func (s *Set) Join(method, outcome string) {}
+// Join counts an attempt to join: the method, and "ok" or the name of the code of its failure. The method is what a stranger
+// named: only those that are known get a series of their own.
+func (s *Set) Join(method, outcome string) {
+	if s == nil {
+		return
+	}
+	s.own.joins.WithLabelValues(s.own.methods.known(method), outcome).Inc()
+}
 
 // RateLimited counts a call that was refused for coming too often: "attestation" or "signing".
-func (s *Set) RateLimited(limit string) {}
-
-// Handler serves the metrics.
-func (s *Set) Handler() http.Handler { return http.NotFoundHandler() }
+func (s *Set) RateLimited(limit string) {
+	if s != nil {
+		s.own.limited.WithLabelValues(limit).Inc()
+	}
+}
