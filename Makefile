@@ -1,6 +1,6 @@
 # Lanyard's targets. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit lint build bench interop soak generate clean
+.PHONY: help demo test test-unit lint build bench bench-issuer interop guards soak generate clean
 
 GO    ?= go
 # Without gRPC's tracing, which is off, the linker can drop what only its web pages would call.
@@ -9,7 +9,7 @@ TOOLS := .tools
 ENVOY := $(TOOLS)/envoy-1.40.0/envoy
 
 help: ## list the targets
-	@awk -F ' ## ' '/^[a-z-]+:.* ## /{sub(/:.*/, "", $$1); gsub(/[$$]+/, "$$", $$2); printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ' ## ' '/^[a-z-]+:.* ## /{sub(/:.*/, "", $$1); gsub(/[$$]+/, "$$", $$2); printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: build ## the whole path on real programs, in about a minute; DEMO_BREAK=policy|rotation|issuer must fail
 	@integration/tools/deps.sh curl envoy
@@ -34,6 +34,13 @@ bench: build ## CPU, latency and memory of a pair of sidecars beside its peers, 
 	@CGO_ENABLED=0 $(GO) build -trimpath -o $(TOOLS)/bin/bench ./bench
 	@CGO_ENABLED=0 $(GO) build -trimpath -tags noopa,grpcnotrace -ldflags '-s -w' -o $(TOOLS)/bin/lanyard-sidecar-noopa ./cmd/lanyard-sidecar
 	@$(TOOLS)/bin/bench -bin bin -envoy $(ENVOY) -lean $(TOOLS)/bin/lanyard-sidecar-noopa -run "$(BENCH)" $(BENCHFLAGS)
+
+bench-issuer: build ## an issuer beside the real spire-server in $$LANYARD_PEERS, in one run; BENCHFLAGS='-entries 10000'
+	@CGO_ENABLED=0 $(GO) build -trimpath -o $(TOOLS)/bin/bench-issuer ./bench/issuer
+	@$(TOOLS)/bin/bench-issuer -bin bin $(BENCHFLAGS)
+
+guards: ## take each security guard out by a patch, and see its test fail
+	@$(GO) run ./integration/tools/guards
 
 interop: build ## the tests with the real binaries in $$LANYARD_PEERS; fails where one is missing
 	@integration/tools/deps.sh curl envoy python
