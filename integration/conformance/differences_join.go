@@ -50,5 +50,11 @@ func joinDifferences() []Difference {
 			Lanyard: "InvalidArgument.",
 			Why:     "A list that is deleted from, or banned, must not be all agents by a typing error.",
 		},
+		{
+			Name: "limits: joins behind one address", Check: "limits/many agents behind one address",
+			SPIRE:   "One AttestAgent a second for each source address; further ones wait.",
+			Lanyard: "Attempts are counted by token or claimed identity; the source network only has a high backstop.",
+			Why:     "A thousand nodes behind one NAT join in seconds, not in seventeen minutes; a token that is guessed at is still slow.",
+		},
 	}
 }

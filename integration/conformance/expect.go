@@ -47,10 +47,10 @@ func (c *C) mustOK(got *types.Status) {
 	}
 }
 
-// equal expects equal values; messages are compared by their fields.
+// equal expects equal values; messages are compared by their fields, and selectors have no order.
 func (c *C) equal(what string, got, want any) {
 	c.Helper()
-	if diff := cmp.Diff(want, got, protocmp.Transform(), cmpopts.EquateComparable(spiffeid.ID{}), cmpopts.EquateEmpty()); diff != "" {
+	if diff := cmp.Diff(want, got, protocmp.Transform(), protocmp.SortRepeated(selectorOrder), cmpopts.EquateComparable(spiffeid.ID{}), cmpopts.EquateEmpty()); diff != "" {
 		c.Errorf("%s (-want +got):\n%s", what, diff)
 	}
 }
@@ -78,4 +78,8 @@ func (c *C) badToken(difference string, err error, spire string) {
 		return
 	}
 	c.refused(err, codes.Internal, spire)
+}
+
+func selectorOrder(a, b *types.Selector) bool {
+	return a.GetType()+":"+a.GetValue() < b.GetType()+":"+b.GetValue()
 }

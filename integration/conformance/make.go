@@ -4,6 +4,9 @@ import (
 	"crypto/x509"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/bundlev1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/entryv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
@@ -56,4 +59,18 @@ func testcaNew(c *C) *testca.CA {
 
 func expired(cert *x509.Certificate) {
 	cert.NotBefore, cert.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)
+}
+
+// setField sets a mask's field by its name.
+func setField(mask proto.Message, name string) {
+	m := mask.ProtoReflect()
+	m.Set(m.Descriptor().Fields().ByName(protoreflect.Name(name)), protoreflect.ValueOfBool(true))
+}
+
+// copyField copies a message's field by its name, if it is there.
+func copyField(to, from proto.Message, name string) {
+	src, dst := from.ProtoReflect(), to.ProtoReflect()
+	if field := src.Descriptor().Fields().ByName(protoreflect.Name(name)); src.Has(field) {
+		dst.Set(field, src.Get(field))
+	}
 }
