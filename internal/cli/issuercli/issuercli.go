@@ -31,6 +31,7 @@ func Verbs(env *cli.Env) []*cobra.Command {
 		group("logger", "See and change the issuer's log level", loggerGet(env), loggerSet(env), loggerReset(env)),
 		group("debug", "Look into a running issuer", debugGetInfo(env)),
 		healthcheck(env),
+		importVerb(env),
 	}
 }
 
@@ -72,9 +73,14 @@ func (v *verb) partly(err error) error {
 	return err
 }
 
+// socketPath is the admin socket of the issuer.
+func (v *verb) socketPath() (string, error) {
+	return v.socket.Resolve(v.env, "SPIRE_SERVER_PRIVATE_SOCKET_TEMPLATE", "SPIRE_SERVER_PRIVATE_SOCKET", v.env.IssuerSocket())
+}
+
 // call connects to the issuer and does what f does there.
 func (v *verb) call(f func(ctx context.Context, cc *grpc.ClientConn) error) error {
-	path, err := v.socket.Resolve(v.env, "SPIRE_SERVER_PRIVATE_SOCKET_TEMPLATE", "SPIRE_SERVER_PRIVATE_SOCKET", v.env.IssuerSocket())
+	path, err := v.socketPath()
 	if err != nil {
 		return err
 	}

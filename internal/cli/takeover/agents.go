@@ -1,0 +1,135 @@
+package takeover
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"slices"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/lanyard-mtls/lanyard/internal/cli"
+	"github.com/lanyard-mtls/lanyard/internal/cli/entryfile"
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/agentv1"
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/operationsv1"
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
+)
+
+// agents takes the agents, with what their issuer knows of each.
+func (m *move) agents(ctx context.Context) error {
+	theirs, err := agents(ctx, m.from.agent)
+	if err != nil {
+		return err
+	}
+	ours, err := agents(ctx, m.to.agent)
+	if err != nil {
+		return err
+	}
+	have := map[string]*types.Agent{}
+	for _, a := range ours {
+		have[entryfile.IDString(a.Id)] = a
+	}
+	p := m.report.part("agents")
+	var missing, renewed, banned []*types.Agent
+	methods := map[string]int{}
+	for _, a := range theirs {
+		name := entryfile.IDString(a.Id)
+		here := have[name]
+		if expired := a.X509SvidExpiresAt < m.Now; !a.Banned && expired {
+			p.skip(name, "its SVID expired: it has to join again, here")
+			continue
+		}
+		if !a.Banned && a.CanReattest {
+			methods[a.AttestationType]++
+		}
+		switch {
+		case here == nil:
+			missing = append(missing, a)
+		case a.Banned && !here.Banned:
+			banned = append(banned, a)
+		case here.Banned || here.X509SvidSerialNumber == a.X509SvidSerialNumber || here.X509SvidExpiresAt > a.X509SvidExpiresAt:
+			p.Present++ // as it was, or it has moved here and renewed its SVID
+		default:
+			renewed = append(renewed, a) // there, since it was taken
+		}
+	}
+	m.noteMethods(methods)
+	if m.DryRun {
+		p.Taken, p.Updated = len(missing), len(renewed)+len(banned)
+		return nil
+	}
+	bar := m.Progress("agents", len(missing)+len(renewed)+len(banned))
+	defer bar.End()
+	for _, a := range banned {
+		_, err := m.to.agent.BanAgent(ctx, &agentv1.BanAgentRequest{Id: a.Id})
+		p.result(entryfile.IDString(a.Id), message(err), &p.Updated)
+		bar.Add(1)
+	}
+	if err := m.sendAgents(ctx, p, missing, &p.Taken, bar); err != nil {
+		return err
+	}
+	// The API takes no agent that is here already, so that it can't undo a renewal: one that is behind goes and comes again.
+	for _, batch := range chunks(renewed) {
+		for _, a := range batch {
+			if _, err := m.to.agent.DeleteAgent(ctx, &agentv1.DeleteAgentRequest{Id: a.Id}); err != nil {
+				return fmt.Errorf("%s: %w", entryfile.IDString(a.Id), err)
+			}
+		}
+		if err := m.sendAgents(ctx, p, batch, &p.Updated, bar); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sendAgents has this issuer take agents.
+func (m *move) sendAgents(ctx context.Context, p *Part, list []*types.Agent, count *int, bar *cli.Progress) error {
+	for _, batch := range chunks(list) {
+		resp, err := m.to.operations.ImportAgents(ctx, &operationsv1.ImportAgentsRequest{Agents: batch, X509Authorities: m.signers()})
+		if status.Code(err) == codes.Unimplemented {
+			return cli.Hint(err, "only a Lanyard issuer can take agents: is -socketPath that of one?")
+		}
+		if err != nil {
+			return err
+		}
+		for i, r := range resp.Results {
+			if i < len(batch) {
+				p.result(entryfile.IDString(batch[i].Id), r.Status, count)
+			}
+		}
+		bar.Add(len(batch))
+	}
+	return nil
+}
+
+// signers are the authorities of the other issuer that came into this one's bundle.
+func (m *move) signers() []*types.X509Certificate {
+	var live []*types.X509Certificate
+	for _, a := range m.oldBundle.X509Authorities {
+		if cert, err := x509.ParseCertificate(a.Asn1); err == nil && cert.NotAfter.Unix() >= m.Now && !a.Tainted {
+			live = append(live, a)
+		}
+	}
+	return live
+}
+
+// noteMethods says by which methods agents will want to join here.
+func (m *move) noteMethods(methods map[string]int) {
+	var list []string
+	for name, n := range methods {
+		list = append(list, fmt.Sprintf("%s (%d)", name, n))
+	}
+	slices.Sort(list)
+	if len(list) > 0 {
+		m.report.note("agents can join again by %s: this issuer needs the same NodeAttestor plugins for when they do", strings.Join(list, ", "))
+	}
+}
+
+func agents(ctx context.Context, c agentv1.AgentClient) ([]*types.Agent, error) {
+	return all(func(token string) ([]*types.Agent, string, error) {
+		page, err := c.ListAgents(ctx, &agentv1.ListAgentsRequest{PageSize: pageSize, PageToken: token})
+		return page.GetAgents(), page.GetNextPageToken(), err
+	})
+}
