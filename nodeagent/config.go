@@ -35,8 +35,13 @@ type Config struct {
 	// AdminSocketPath is where health is served to the agent's own user alone;
 	// "" is nowhere.
 	AdminSocketPath string
-	// JoinToken is needed to join, once.
+	// JoinToken is needed to join, once. It is for an agent without Attestor.
 	JoinToken string
+	// Attestor is what the agent joins with (package upstream/attest); nil: by
+	// JoinToken.
+	Attestor upstream.Attestor
+	// Version is told to the issuer, such as lanyard/v1.2.3; it may be "".
+	Version string
 	// TrustBundle (PEM), or the file TrustBundlePath, verifies the issuer until
 	// its bundle was fetched. At most one is set.
 	TrustBundle     []byte

@@ -12,6 +12,7 @@ import (
 	"github.com/lanyard-mtls/lanyard/internal/durable"
 	"github.com/lanyard-mtls/lanyard/nodeagent/svidcache"
 	"github.com/lanyard-mtls/lanyard/nodeagent/upstream"
+	"github.com/lanyard-mtls/lanyard/nodeagent/upstream/attest"
 	"github.com/lanyard-mtls/lanyard/nodeagent/workloadapi"
 	"github.com/lanyard-mtls/lanyard/nodeagent/workloadattest"
 )
@@ -42,11 +43,15 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	defer unlock()
 
+	if cfg.Attestor == nil {
+		cfg.Attestor = attest.JoinToken{Token: attest.Token{Value: cfg.JoinToken}}
+	}
 	client, err := upstream.Open(upstream.Config{
 		TrustDomain:       cfg.TrustDomain,
 		DataDir:           cfg.DataDir,
 		ServerAddress:     cfg.ServerAddress,
-		JoinToken:         cfg.JoinToken,
+		Attestor:          cfg.Attestor,
+		Version:           cfg.Version,
 		TrustBundle:       bundle,
 		InsecureBootstrap: cfg.InsecureBootstrap,
 		SyncInterval:      cfg.SyncInterval,

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -14,6 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/lanyard-mtls/lanyard/internal/nodeattest"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
 )
 
@@ -24,8 +26,10 @@ type Config struct {
 	DataDir string
 	// ServerAddress is host:port; all addresses of the name are used.
 	ServerAddress string
-	// JoinToken may be empty once the agent has joined.
-	JoinToken string
+	// Attestor is what the agent joins with.
+	Attestor Attestor
+	// Version is told to the issuer, such as lanyard/v1.2.3; at most 255 bytes.
+	Version string
 	// TrustBundle verifies the issuer until its own bundle is known; nil if
 	// that is on disk already, or with InsecureBootstrap.
 	TrustBundle       *x509bundle.Bundle
@@ -56,8 +60,8 @@ type denial struct {
 }
 
 // Open reads the state files. It fails where they are damaged or of another
-// trust domain, and with [ErrNoIdentity] where the agent has not joined and has
-// no token. It does not connect.
+// trust domain, and where the agent has not joined and its Attestor can't. It does
+// not connect.
 func Open(cfg Config) (*Client, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -86,12 +90,13 @@ func Open(cfg Config) (*Client, error) {
 // canStart reports what no waiting would mend.
 func (c *Client) canStart() error {
 	svid, bundle := c.id.current()
-	if c.cfg.JoinToken == "" {
-		if svid == nil {
-			return ErrNoIdentity
+	if usable(svid) == nil {
+		err := c.cfg.Attestor.Check()
+		if err != nil && svid != nil {
+			return fmt.Errorf("the SVID of agent %s expired at %s: %w", svid.ID, svid.Certificates[0].NotAfter.UTC().Format(time.RFC3339), err)
 		}
-		if leaf := svid.Certificates[0]; !time.Now().Before(leaf.NotAfter) {
-			return fmt.Errorf("the SVID of agent %s expired at %s and there is no join token: %s", svid.ID, leaf.NotAfter.UTC().Format(time.RFC3339), newTokenMend)
+		if err != nil {
+			return err
 		}
 	}
 	if bundle == nil && c.cfg.TrustBundle == nil && !c.cfg.InsecureBootstrap {
@@ -123,8 +128,17 @@ func (c *Client) ID() spiffeid.ID {
 // refuses the agent, and the cause when joining cannot work.
 func (c *Client) Run(ctx context.Context) error {
 	defer c.links.close()
-	for {
-		if err := c.join(ctx); err != nil {
+	wait := growing{first: time.Second, most: time.Minute}
+	for refusals := 1; ; refusals++ {
+		err := c.join(ctx)
+		if refused, ok := errors.AsType[*RefusedError](err); ok && refused.again {
+			c.log.Warn("the issuer knows this node no more: joining as if for the first time", "id", refused.ID)
+			if err := c.id.forget(); err != nil {
+				return err
+			}
+			continue
+		}
+		if err != nil {
 			return err
 		}
 		select {
@@ -132,31 +146,60 @@ func (c *Client) Run(ctx context.Context) error {
 		default:
 			close(c.joined)
 		}
+		began := time.Now()
 		refused, err := c.keep(ctx)
 		if err != nil {
 			return err
 		}
-		if err := c.drop(refused); err != nil {
+		if err := c.drop(ctx, refused); err != nil {
+			return err
+		}
+		if time.Since(began) > 2*wait.most {
+			wait.reset()
+			refusals = 1
+		}
+		if refusals == 1 {
+			continue
+		}
+		// Two machines with one identity put each other out for ever: not too fast.
+		if err := pause(ctx, wait.next()); err != nil {
 			return err
 		}
 	}
 }
 
-// drop deletes the refused SVID. It is nil if there is a token to join anew with.
+// drop deletes the refused SVID. It is nil if there is something to join anew with.
 // One that has expired by this machine's clock stays: it is not used, and if it
 // was the clock that erred, it is good again when that is mended.
-func (c *Client) drop(refused *RefusedError) error {
+func (c *Client) drop(ctx context.Context, refused *RefusedError) error {
+	anew := refused.Reason != types.PermissionDeniedDetails_AGENT_BANNED && c.canJoinAnew(ctx, refused.ID)
 	svid, _ := c.id.current()
 	if refused.Reason != types.PermissionDeniedDetails_AGENT_EXPIRED || usable(svid) != nil {
 		if err := c.id.forget(); err != nil {
 			return fmt.Errorf("%w; and it could not be deleted: %w", refused, err)
 		}
 	}
-	if refused.Reason == types.PermissionDeniedDetails_AGENT_BANNED || !c.hasNewToken(refused.ID) {
+	if !anew {
 		return refused
 	}
-	c.log.Warn("the issuer refuses the agent's SVID: joining anew with the configured token", "id", refused.ID, "reason", refused.Reason.String())
+	method, _ := c.cfg.Attestor.Kind()
+	c.log.Warn("the issuer refuses the agent's SVID: joining anew", "id", refused.ID, "reason", refused.Reason.String(), "method", method)
 	return nil
+}
+
+// canJoinAnew reports whether the agent can prove itself again, or has another
+// token than the one that agent id joined with.
+func (c *Client) canJoinAnew(ctx context.Context, id spiffeid.ID) bool {
+	method, again := c.cfg.Attestor.Kind()
+	if again || method != nodeattest.JoinToken {
+		return again
+	}
+	proof, err := c.cfg.Attestor.Begin(ctx, Attempt{TrustDomain: c.cfg.TrustDomain})
+	if err != nil {
+		return false
+	}
+	joined, err := nodeattest.JoinTokenAgentID(c.cfg.TrustDomain, string(proof.Payload))
+	return err == nil && joined != id
 }
 
 // call makes one call that anyone may make.
@@ -177,6 +220,9 @@ func (c *Client) agentCall(ctx context.Context, f func(context.Context, *grpc.Cl
 		return c.id.confirm(svid)
 	}
 	reason, denied := denialReason(err)
+	if reason == types.PermissionDeniedDetails_AGENT_MUST_REATTEST {
+		return err // its SVID is good
+	}
 	if usable(svid) == nil && (status.Code(err) == codes.PermissionDenied || status.Code(err) == codes.Unauthenticated) {
 		reason, denied = types.PermissionDeniedDetails_AGENT_EXPIRED, true
 	}

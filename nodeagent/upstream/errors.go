@@ -11,16 +11,18 @@ import (
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
 )
 
-// newTokenMend is how an agent gets a token.
+// newTokenMend says how an agent gets a token of join_token.
 const newTokenMend = "make a new one at the issuer (token generate) and start the agent with it (-joinToken)"
 
-// ErrNoIdentity says that the agent has no SVID and nothing to get one with.
-var ErrNoIdentity = errors.New("the agent has not joined and has no join token: " + newTokenMend)
+// NewKeyTokenMend says how an agent gets a token of join_key.
+const NewKeyTokenMend = "make a new one at the issuer (token create -method join_key) and start the agent with it (-joinTokenFile)"
 
 // RefusedError says that the issuer does not accept this agent any more.
 type RefusedError struct {
 	ID     spiffeid.ID
 	Reason types.PermissionDeniedDetails_Reason
+	// again says that the agent can join without a person's help.
+	again bool
 }
 
 func (e *RefusedError) Error() string {

@@ -106,6 +106,14 @@ func (id *identity) renewal() time.Time {
 	return id.renewAt
 }
 
+// reattestable reports whether the issuer wants the agent to attest again
+// instead of renewing.
+func (id *identity) reattestable() bool {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	return id.data.Reattestable
+}
+
 // joinKey returns the key to join with. Once made it is on disk, and stays the
 // same until the agent has joined: an issuer that spent the token and whose
 // answer was lost knows the agent again by it.

@@ -2,11 +2,8 @@ package upstream
 
 import (
 	"context"
-	"crypto"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"time"
@@ -17,8 +14,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/lanyard-mtls/lanyard/internal/nodeattest"
-	"github.com/lanyard-mtls/lanyard/internal/spireapi/agentv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/bundlev1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
 )
@@ -32,7 +27,7 @@ func (c *Client) join(ctx context.Context) error {
 		if err == nil || ctx.Err() != nil {
 			return errors.Join(err, ctx.Err())
 		}
-		if isFatal(err) {
+		if c.hopeless(err) {
 			return err
 		}
 		next := wait.next()
@@ -40,6 +35,23 @@ func (c *Client) join(ctx context.Context) error {
 		if err := pause(ctx, next); err != nil {
 			return err
 		}
+	}
+}
+
+// hopeless reports whether there is no point in another try. An agent that has
+// served workloads goes on where it can prove itself again: its certificate may be
+// replaced, or the issuer's configuration mended, while it runs.
+func (c *Client) hopeless(err error) bool {
+	_, refused := errors.AsType[*RefusedError](err)
+	if _, token := errors.AsType[tokenError](err); refused || token {
+		return true
+	}
+	_, again := c.cfg.Attestor.Kind()
+	select {
+	case <-c.joined:
+		return isFatal(err) && !again
+	default:
+		return isFatal(err)
 	}
 }
 
@@ -55,15 +67,14 @@ func (c *Client) joinOnce(ctx context.Context) error {
 	}
 	defer l.conn.Close()
 	if usable(svid) == nil {
-		if c.cfg.JoinToken == "" {
-			if svid == nil {
-				return fatalError{ErrNoIdentity}
-			}
-			return fatalError{&RefusedError{ID: svid.ID, Reason: types.PermissionDeniedDetails_AGENT_EXPIRED}}
+		key, err := c.id.joinKey()
+		if err != nil {
+			return fatalError{err}
 		}
-		if err := withTimeout(ctx, func(ctx context.Context) error { return c.attest(ctx, l) }); err != nil {
+		if err := withTimeout(ctx, func(ctx context.Context) error { return c.attest(ctx, l, key) }); err != nil {
 			return c.judgeJoin(l.explain(err))
 		}
+		c.log.Info("agent joined", "id", c.ID(), "issuer", c.cfg.ServerAddress)
 	}
 	return c.judgeJoin(l.explain(withTimeout(ctx, func(ctx context.Context) error { return c.firstBundle(ctx, l) })))
 }
@@ -77,58 +88,6 @@ func (c *Client) bootstrapTLS(stored *x509bundle.Bundle) *tls.Config {
 	bundle := merge(c.cfg.TrustDomain, stored, c.cfg.TrustBundle)
 	src := linkSource{td: c.cfg.TrustDomain, bundle: func() *x509bundle.Bundle { return bundle }}
 	return src.tlsConfig()
-}
-
-// attest shows the token and takes the agent's SVID (spire.api.server.agent.v1,
-// AttestAgent).
-func (c *Client) attest(ctx context.Context, l *link) error {
-	payload, err := nodeattest.ProveJoinToken(c.cfg.JoinToken)
-	if err != nil {
-		return fatalError{err}
-	}
-	key, err := c.id.joinKey()
-	if err != nil {
-		return fatalError{err}
-	}
-	csr, err := agentCSR(key)
-	if err != nil {
-		return fatalError{err}
-	}
-	ctx, cancel := context.WithCancel(ctx) // ends the stream
-	defer cancel()
-	stream, err := agentv1.NewAgentClient(l.conn).AttestAgent(ctx)
-	if err != nil {
-		return err
-	}
-	if err := stream.Send(&agentv1.AttestAgentRequest{Step: &agentv1.AttestAgentRequest_Params_{Params: &agentv1.AttestAgentRequest_Params{
-		Data:   &types.AttestationData{Type: nodeattest.JoinToken, Payload: payload},
-		Params: &agentv1.AgentX509SVIDParams{Csr: csr},
-	}}}); err != nil {
-		// The reason comes with Recv.
-		c.log.Debug("sending the join token", "err", err)
-	}
-	resp, err := stream.Recv()
-	if err != nil {
-		return err
-	}
-	result := resp.GetResult()
-	if result == nil {
-		return fatal("the issuer asks more than a join token of this agent")
-	}
-	if err := c.takeSVID(result.Svid, result.Reattestable); err != nil {
-		return fatalError{err}
-	}
-	c.log.Info("agent joined", "id", c.ID(), "issuer", c.cfg.ServerAddress)
-	return stream.CloseSend()
-}
-
-// takeSVID stores an SVID of the agent.
-func (c *Client) takeSVID(p *types.X509SVID, reattestable bool) error {
-	chain, err := parseChain(p.GetCertChain())
-	if err != nil {
-		return fmt.Errorf("the issuer's answer has no usable agent SVID: %w", err)
-	}
-	return c.id.setSVID(chain, reattestable, time.Now())
 }
 
 // firstBundle takes the trust domain's bundle over the connection that the agent
@@ -160,48 +119,23 @@ func (c *Client) judgeJoin(err error) error {
 	if _, ok := errors.AsType[*unverifiedError](err); ok {
 		return fatal("issuer %s: %w: check trust_domain, server_address and that the trust bundle is this issuer's", c.cfg.ServerAddress, err)
 	}
+	if _, ok := errors.AsType[*attestorError](err); ok {
+		if _, waits := errors.AsType[transientError](err); waits {
+			return err
+		}
+		return fatalError{err}
+	}
 	st, ok := status.FromError(err)
 	if !ok {
 		return err
 	}
-	switch {
-	case st.Code() == codes.InvalidArgument && st.Message() == nodeattest.TokenSpent:
-		return fatal("join token %s is unknown to issuer %s or was used already: %s", redacted(c.cfg.JoinToken), c.cfg.ServerAddress, newTokenMend)
-	case st.Code() == codes.InvalidArgument && st.Message() == nodeattest.TokenExpired:
-		return fatal("join token %s has expired: %s", redacted(c.cfg.JoinToken), newTokenMend)
-	case st.Code() == codes.PermissionDenied:
+	switch st.Code() {
+	case codes.PermissionDenied:
 		return fatal("issuer %s does not let this agent join: %s", c.cfg.ServerAddress, st.Message())
-	case st.Code() == codes.InvalidArgument, st.Code() == codes.Unimplemented, st.Code() == codes.FailedPrecondition:
+	case codes.InvalidArgument, codes.Unimplemented, codes.FailedPrecondition:
 		return fatal("issuer %s: %w", c.cfg.ServerAddress, err)
 	}
 	return err
-}
-
-// redacted names a token without giving it away: its first characters.
-func redacted(token string) string {
-	const shown = 8
-	if len(token) <= 2*shown {
-		return "(not shown)"
-	}
-	return token[:shown] + "…"
-}
-
-// hasNewToken reports whether the configured token is another than the one that
-// agent id joined with.
-func (c *Client) hasNewToken(id spiffeid.ID) bool {
-	if c.cfg.JoinToken == "" {
-		return false
-	}
-	joined, err := nodeattest.JoinTokenAgentID(c.cfg.TrustDomain, c.cfg.JoinToken)
-	return err == nil && joined != id
-}
-
-// agentCSR is the request that spire-agent sends: the issuer uses its public
-// key alone.
-func agentCSR(key crypto.Signer) ([]byte, error) {
-	return x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
-		Subject: pkix.Name{Country: []string{"US"}, Organization: []string{"SPIRE"}},
-	}, key)
 }
 
 // parseChain reads DER certificates, leaf first; none is an error.

@@ -36,6 +36,8 @@ type link struct {
 	svid *x509svid.SVID // nil: no client certificate
 	// unverified is why the issuer's certificate was refused last.
 	unverified atomic.Pointer[error]
+	// connected, if it is set before the first call, is called at each handshake.
+	connected func()
 
 	// Guarded by links.mu.
 	users   int
@@ -53,6 +55,9 @@ func dial(addr string, svid *x509svid.SVID, cfg *tls.Config) (*link, error) {
 			l.unverified.Store(&err)
 		} else {
 			l.unverified.Store(nil)
+			if l.connected != nil {
+				l.connected()
+			}
 		}
 		return err
 	}
@@ -129,6 +134,8 @@ func (s linkSource) tlsConfig() *tls.Config {
 // when its last call is over.
 type links struct {
 	open func(*x509svid.SVID) (*link, error)
+	// connects counts the handshakes with issuers on all links.
+	connects atomic.Int64
 
 	mu  sync.Mutex
 	now *link
@@ -143,6 +150,7 @@ func (ls *links) use(svid *x509svid.SVID) (*link, func(), error) {
 		if err != nil {
 			return nil, nil, err
 		}
+		next.connected = func() { ls.connects.Add(1) }
 		ls.retire(ls.now)
 		ls.now = next
 	}

@@ -56,6 +56,7 @@ func (c *Client) Watch(ctx context.Context, apply func(State)) error {
 			}
 			wait.reset()
 			apply(state)
+			p.post(ctx)
 		}
 		if err := pause(ctx, next); err != nil {
 			return err
@@ -68,6 +69,8 @@ type poller struct {
 	c         *Client
 	entries   syncer
 	federated map[spiffeid.TrustDomain]*x509bundle.Bundle
+	sequence  uint64 // of the bundle last fetched
+	posted    posted
 }
 
 func (p *poller) poll(ctx context.Context) (State, error) {
@@ -79,31 +82,35 @@ func (p *poller) poll(ctx context.Context) (State, error) {
 	if err != nil {
 		return State{}, fmt.Errorf("entries: %w", err)
 	}
-	bundle, err := p.bundle(ctx)
+	bundle, sequence, err := p.bundle(ctx)
 	if err != nil {
 		return State{}, fmt.Errorf("bundle: %w", err)
 	}
+	p.sequence = sequence
 	if err := p.federate(ctx, entries); err != nil {
 		return State{}, err
 	}
 	return State{Entries: entries, Bundle: bundle, Federated: p.federated}, nil
 }
 
-func (p *poller) bundle(ctx context.Context) (*x509bundle.Bundle, error) {
+// bundle fetches and keeps the trust domain's, and returns its sequence number
+// too.
+func (p *poller) bundle(ctx context.Context) (_ *x509bundle.Bundle, sequence uint64, _ error) {
 	bundle, err := p.fetchBundle(ctx, func(ctx context.Context, client bundlev1.BundleClient) (*x509bundle.Bundle, error) {
 		resp, err := client.GetBundle(ctx, &bundlev1.GetBundleRequest{OutputMask: bundleMask()})
 		if err != nil {
 			return nil, err
 		}
+		sequence = resp.GetSequenceNumber()
 		return parseBundle(resp)
 	})
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if td := p.c.cfg.TrustDomain; bundle.TrustDomain() != td {
-		return nil, fmt.Errorf("is of trust domain %q, want %q", bundle.TrustDomain().Name(), td.Name())
+		return nil, 0, fmt.Errorf("is of trust domain %q, want %q", bundle.TrustDomain().Name(), td.Name())
 	}
-	return bundle, p.c.id.setBundle(bundle.X509Authorities())
+	return bundle, sequence, p.c.id.setBundle(bundle.X509Authorities())
 }
 
 func (p *poller) fetchBundle(ctx context.Context, fetch func(context.Context, bundlev1.BundleClient) (*x509bundle.Bundle, error)) (bundle *x509bundle.Bundle, err error) {

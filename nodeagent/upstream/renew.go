@@ -43,7 +43,11 @@ func (c *Client) keep(ctx context.Context) (*RefusedError, error) {
 		if time.Now().Before(due) {
 			continue
 		}
-		if err := c.renew(ctx); err != nil {
+		err := c.renew(ctx)
+		if refused, ok := errors.AsType[*RefusedError](err); ok {
+			return refused, nil
+		}
+		if err != nil {
 			pause := c.beforeExpiry(wait.next())
 			notBefore = time.Now().Round(0).Add(jitter(pause))
 			c.log.Warn("cannot renew the agent's SVID yet", "reason", err, "retry_in", pause.String())
@@ -80,10 +84,52 @@ func (c *Client) examine(d denial) (*RefusedError, error) {
 	return &RefusedError{ID: svid.ID, Reason: d.reason}, nil
 }
 
-// renew gets a new SVID for a new key (spire.api.server.agent.v1, RenewAgent).
+// renew gets a new SVID for a new key: by attesting again where the issuer wants
+// that of this agent, by RenewAgent otherwise.
+func (c *Client) renew(ctx context.Context) error {
+	_, again := c.cfg.Attestor.Kind()
+	if again && c.id.reattestable() {
+		return c.reattest(ctx)
+	}
+	err := c.renewAgent(ctx)
+	if reason, _ := denialReason(err); reason != types.PermissionDeniedDetails_AGENT_MUST_REATTEST {
+		return err
+	}
+	if !again {
+		method, _ := c.cfg.Attestor.Kind()
+		return fmt.Errorf("the issuer wants this agent to attest again, which it cannot by %s: configure the NodeAttestor that it joined with: %w", method, err)
+	}
+	return c.reattest(ctx)
+}
+
+// reattest joins again while the SVID is good still. The issuer lets go of the
+// old SVID at once; should its answer be lost, the agent attests once more.
+func (c *Client) reattest(ctx context.Context) error {
+	before, bundle := c.id.current()
+	key, err := c.id.renewalKey()
+	if err != nil {
+		return err
+	}
+	l, err := dial(c.cfg.ServerAddress, nil, c.bootstrapTLS(bundle))
+	if err != nil {
+		return err
+	}
+	defer l.conn.Close()
+	if err := withTimeout(ctx, func(ctx context.Context) error { return c.attest(ctx, l, key) }); err != nil {
+		return l.explain(err)
+	}
+	after, _ := c.id.current()
+	c.log.Info("agent attested again", "id", after.ID, "expires", after.Certificates[0].NotAfter)
+	if after.ID != before.ID {
+		c.log.Warn("the agent has another ID now: entries name their parent by it", "id", after.ID, "before", before.ID)
+	}
+	return nil
+}
+
+// renewAgent gets a new SVID by the old one (spire.api.server.agent.v1, RenewAgent).
 // The issuer lets go of the old one when it first sees the new one in use, which
 // is at once: the next call opens a new connection.
-func (c *Client) renew(ctx context.Context) error {
+func (c *Client) renewAgent(ctx context.Context) error {
 	key, err := c.id.renewalKey()
 	if err != nil {
 		return err

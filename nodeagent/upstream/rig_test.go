@@ -11,6 +11,7 @@ import (
 	"github.com/lanyard-mtls/lanyard/internal/registration"
 	"github.com/lanyard-mtls/lanyard/nodeagent/internal/spiretest"
 	"github.com/lanyard-mtls/lanyard/nodeagent/upstream"
+	"github.com/lanyard-mtls/lanyard/nodeagent/upstream/attest"
 )
 
 // agent is a client that runs until the test's end, or stop.
@@ -30,7 +31,7 @@ type agent struct {
 func config(s *spiretest.Server, dir, token string) upstream.Config {
 	return upstream.Config{
 		TrustDomain: s.CA.TrustDomain, DataDir: dir, ServerAddress: s.Addr,
-		JoinToken: token, TrustBundle: s.CA.Bundle(), SyncInterval: 20 * time.Millisecond,
+		Attestor: attest.JoinToken{Token: attest.Token{Value: token}}, TrustBundle: s.CA.Bundle(), SyncInterval: 20 * time.Millisecond,
 	}
 }
 

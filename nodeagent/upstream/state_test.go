@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -61,7 +62,7 @@ func TestDamagedStateIsNamedAndKept(t *testing.T) {
 			dir := t.TempDir()
 			write(t, dir, dataFile, test.data)
 			write(t, dir, keysFile, test.keys)
-			_, err := Open(Config{TrustDomain: td, DataDir: dir, ServerAddress: "127.0.0.1:1", JoinToken: "unused"})
+			_, err := Open(Config{TrustDomain: td, DataDir: dir, ServerAddress: "127.0.0.1:1", Attestor: &stubAttestor{}})
 			if test.want == "" {
 				if err != nil {
 					t.Errorf("not opened: %v", err)
@@ -114,7 +115,7 @@ func TestUnreadableStateIsNotAbsent(t *testing.T) {
 		t.Fatal(err)
 	}
 	td := spiffeid.RequireTrustDomainFromString("example.org")
-	if _, err := Open(Config{TrustDomain: td, DataDir: dir, JoinToken: "t"}); err == nil || !strings.Contains(err.Error(), dataFile) {
+	if _, err := Open(Config{TrustDomain: td, DataDir: dir, Attestor: &stubAttestor{}}); err == nil || !strings.Contains(err.Error(), dataFile) {
 		t.Errorf("opened: %v", err)
 	}
 }
@@ -241,12 +242,11 @@ func TestExpiredSVIDIsNotDeleted(t *testing.T) {
 			dir := t.TempDir()
 			write(t, dir, dataFile, d)
 			write(t, dir, keysFile, k)
-			c, err := Open(Config{TrustDomain: ca.TrustDomain, DataDir: dir, JoinToken: "t"})
+			c, err := Open(Config{TrustDomain: ca.TrustDomain, DataDir: dir, Attestor: &stubAttestor{}})
 			if err != nil {
 				t.Fatal(err)
 			}
-			c.cfg.JoinToken = ""
-			if err := c.drop(&RefusedError{ID: svid.ID, Reason: types.PermissionDeniedDetails_AGENT_EXPIRED}); err == nil {
+			if err := c.drop(t.Context(), &RefusedError{ID: svid.ID, Reason: types.PermissionDeniedDetails_AGENT_EXPIRED}); err == nil {
 				t.Error("goes on without a token")
 			}
 			again, err := openIdentity(dir, ca.TrustDomain)
@@ -255,4 +255,13 @@ func TestExpiredSVIDIsNotDeleted(t *testing.T) {
 			}
 		})
 	}
+}
+
+// stubAttestor could join, once.
+type stubAttestor struct{}
+
+func (*stubAttestor) Kind() (string, bool) { return "join_token", false }
+func (*stubAttestor) Check() error         { return nil }
+func (*stubAttestor) Begin(context.Context, Attempt) (Proof, error) {
+	return Proof{}, ErrNoIdentity
 }
