@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc/codes"
@@ -79,24 +80,41 @@ func (s *AgentService) BanAgent(ctx context.Context, req *agentv1.BanAgentReques
 // maxAgentVersion is SPIRE's, in bytes.
 const maxAgentVersion = 255
 
-// PostStatus keeps the version that the calling agent says it has.
+// lanyardAgent begins the version of our own agents, which acknowledge bundles.
+// SPIRE's send a serial too, at their start alone.
+const lanyardAgent = "lanyard"
+
+// PostStatus keeps the version that the calling agent says it has and, of our own
+// agents, which bundle it holds. What is known already is not written.
 func (s *AgentService) PostStatus(ctx context.Context, req *agentv1.PostStatusRequest) (*agentv1.PostStatusResponse, error) {
-	version := req.GetAgentVersion()
+	version, id := req.GetAgentVersion(), CallerFrom(ctx).ID
 	if len(version) > maxAgentVersion {
 		return nil, statusError(codes.InvalidArgument, "agent version is too long (max 255 characters)", nil)
 	}
 	annotate(ctx, slog.String("version", version))
-	if version == "" {
-		return &agentv1.PostStatusResponse{}, nil
+	known, ok := s.deps.Registry.Agent(id)
+	if !ok { // evicted since this call was authorized
+		return nil, statusError(codes.NotFound, "agent not found", nil)
 	}
-	_, rev, err := s.deps.Store.UpdateAgent(ctx, CallerFrom(ctx).ID, func(a *storepb.Agent) error {
-		a.AgentVersion = version
-		return nil
-	})
-	if err != nil {
-		return nil, agentError("failed to update agent", err)
+	if version != "" && version != known.GetAgentVersion() {
+		_, rev, err := s.deps.Store.UpdateAgent(ctx, id, func(a *storepb.Agent) error {
+			a.AgentVersion = version
+			return nil
+		})
+		if err != nil {
+			return nil, agentError("failed to update agent", err)
+		}
+		if err := s.applied(ctx, rev); err != nil {
+			return nil, err
+		}
 	}
-	return &agentv1.PostStatusResponse{}, s.applied(ctx, rev)
+	if strings.HasPrefix(version, lanyardAgent) && req.GetCurrentBundleSerial() > 0 {
+		// Nobody holds a bundle that is not there yet.
+		held := min(req.GetCurrentBundleSerial(), s.deps.Registry.Bundle().GetSequenceNumber())
+		annotate(ctx, slog.Uint64("bundle", held))
+		s.deps.Registry.AckBundle(id, held)
+	}
+	return &agentv1.PostStatusResponse{}, nil
 }
 
 // applied waits until this issuer's readers see what was written.

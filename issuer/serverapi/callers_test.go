@@ -21,35 +21,35 @@ import (
 
 // sign has the issuer's CA sign an SVID, past all rules.
 func (r *rig) sign(id spiffeid.ID) *x509svid.SVID {
-	r.t.Helper()
-	key := newKey(r.t)
-	chain, err := r.deps.CA.SignX509SVID(r.t.Context(), ca.Params{ID: id, PublicKey: key.Public()})
-	must(r.t, err)
+	r.tb.Helper()
+	key := newKey(r.tb)
+	chain, err := r.deps.CA.SignX509SVID(r.tb.Context(), ca.Params{ID: id, PublicKey: key.Public()})
+	must(r.tb, err)
 	return &x509svid.SVID{ID: id, Certificates: chain, PrivateKey: key}
 }
 
 // join attests a new agent.
 func (r *rig) join() *x509svid.SVID {
-	r.t.Helper()
-	svid, err := r.attest(r.token(), newKey(r.t))
-	must(r.t, err)
+	r.tb.Helper()
+	svid, err := r.attest(r.token(), newKey(r.tb))
+	must(r.tb, err)
 	return svid
 }
 
 func (r *rig) token() string {
-	r.t.Helper()
-	token, err := agentv1.NewAgentClient(r.local()).CreateJoinToken(r.t.Context(), &agentv1.CreateJoinTokenRequest{Ttl: 600})
-	must(r.t, err)
+	r.tb.Helper()
+	token, err := agentv1.NewAgentClient(r.local()).CreateJoinToken(r.tb.Context(), &agentv1.CreateJoinTokenRequest{Ttl: 600})
+	must(r.tb, err)
 	return token.GetValue()
 }
 
 // attest joins with a token, over a connection of its own without a certificate.
 func (r *rig) attest(token string, key crypto.Signer) (*x509svid.SVID, error) {
-	return r.attestWith("join_token", token, newCSR(r.t, key), key)
+	return r.attestWith("join_token", token, newCSR(r.tb, key), key)
 }
 
 func (r *rig) attestWith(method, payload string, csr []byte, key crypto.Signer) (*x509svid.SVID, error) {
-	stream, err := agentv1.NewAgentClient(r.as(nil)).AttestAgent(r.t.Context())
+	stream, err := agentv1.NewAgentClient(r.as(nil)).AttestAgent(r.tb.Context())
 	if err != nil {
 		return nil, err
 	}
@@ -84,14 +84,14 @@ func svidOf(p *types.X509SVID, key crypto.Signer) (*x509svid.SVID, error) {
 
 // entry stores an entry and returns its ID.
 func (r *rig) entry(e registration.Entry) string {
-	r.t.Helper()
+	r.tb.Helper()
 	if e.Selectors == nil {
 		e.Selectors = []registration.Selector{{Type: "unix", Value: "uid:0"}}
 	}
-	results, rev, err := r.deps.Store.CreateEntries(r.t.Context(), []registration.Entry{e})
-	must(r.t, err)
-	must(r.t, results[0].Err)
-	must(r.t, r.deps.Registry.Wait(r.t.Context(), rev))
+	results, rev, err := r.deps.Store.CreateEntries(r.tb.Context(), []registration.Entry{e})
+	must(r.tb, err)
+	must(r.tb, results[0].Err)
+	must(r.tb, r.deps.Registry.Wait(r.tb.Context(), rev))
 	return results[0].Entry.ID
 }
 

@@ -34,7 +34,8 @@ func spiffeID(path string) spiffeid.ID { return spiffeid.RequireFromPath(td, pat
 
 // rig is a whole issuer, served on a TCP port and an admin socket.
 type rig struct {
-	t      *testing.T
+	tb     testing.TB
+	t      *testing.T // nil in a benchmark
 	deps   Deps
 	server *Server
 	addr   string
@@ -76,7 +77,13 @@ func (p published) UpdateCA(ctx context.Context, change func(*store.CAState) err
 	return rev, p.deps.Registry.Wait(ctx, rev)
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t testing.TB) *rig {
+	t.Helper()
+	return newRigWith(t, func(*Deps) {})
+}
+
+// newRigWith is newRig of an issuer that is set up otherwise.
+func newRigWith(t testing.TB, change func(*Deps)) *rig {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "ly")
 	must(t, err)
@@ -85,7 +92,8 @@ func newRig(t *testing.T) *rig {
 	must(t, err)
 	t.Cleanup(func() { must(t, st.Close()) })
 
-	r := &rig{t: t, socket: filepath.Join(dir, "api.sock")}
+	r := &rig{tb: t, socket: filepath.Join(dir, "api.sock")}
+	r.t, _ = t.(*testing.T)
 	log := slog.New(slog.NewTextHandler(&r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	reg := registry.New(st, log)
 	r.background(reg.Run)
@@ -98,17 +106,21 @@ func newRig(t *testing.T) *rig {
 	must(t, err)
 	r.deps.CA = ca.New(ca.Config{TrustDomain: td, Keys: keys, Journal: published{r}, Now: r.now, Log: log})
 	must(t, r.deps.CA.Load(t.Context()))
-	r.deps.Enroll = enroll.New(enroll.Config{TrustDomain: td, Store: st, Registry: reg, CA: r.deps.CA, Now: r.now})
+	r.deps.Enroll = enroll.New(enroll.Config{
+		TrustDomain: td, Store: st, Registry: reg, CA: r.deps.CA, Now: r.now,
+		Methods: map[string]enroll.Method{"test": testMethod{}},
+	})
+	change(&r.deps)
 	r.serve()
 	return r
 }
 
 func (r *rig) serve() {
-	r.t.Helper()
+	r.tb.Helper()
 	tcp, err := net.Listen("tcp", "127.0.0.1:0")
-	must(r.t, err)
+	must(r.tb, err)
 	local, err := unixsock.Listen(r.socket, 0o600)
-	must(r.t, err)
+	must(r.tb, err)
 	r.addr = tcp.Addr().String()
 	r.server = New(r.deps)
 	r.background(func(ctx context.Context) error { return r.server.Serve(ctx, tcp, local) })
@@ -116,14 +128,14 @@ func (r *rig) serve() {
 
 // background runs a part until the test ends, and waits for it.
 func (r *rig) background(run func(context.Context) error) {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(r.t.Context()))
+	ctx, cancel := context.WithCancel(context.WithoutCancel(r.tb.Context()))
 	var done sync.WaitGroup
 	done.Go(func() {
 		if err := run(ctx); err != nil && ctx.Err() == nil {
-			r.t.Error(err)
+			r.tb.Error(err)
 		}
 	})
-	r.t.Cleanup(func() {
+	r.tb.Cleanup(func() {
 		cancel()
 		done.Wait()
 	})
@@ -146,10 +158,10 @@ func (r *rig) clientTLS(svid *x509svid.SVID) *tls.Config {
 }
 
 func (r *rig) dial(target string, creds credentials.TransportCredentials) *grpc.ClientConn {
-	r.t.Helper()
+	r.tb.Helper()
 	conn, err := grpc.NewClient(target, grpc.WithTransportCredentials(creds))
-	must(r.t, err)
-	r.t.Cleanup(func() { must(r.t, conn.Close()) })
+	must(r.tb, err)
+	r.tb.Cleanup(func() { must(r.tb, conn.Close()) })
 	return conn
 }
 

@@ -113,7 +113,7 @@ func (s *Server) Serve(ctx context.Context, tcp, local net.Listener) error {
 			}
 		})
 	}
-	serve(s.tcp, tcp)
+	serve(s.tcp, believeProxies(tcp, s.deps.ProxyProtocol))
 	serve(s.local, local)
 	var err error
 	select {
