@@ -2,180 +2,171 @@ package ca
 
 import (
 	"context"
-	"crypto/x509/pkix"
-	"errors"
-	"fmt"
-	"log/slog"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
-	"github.com/lanyard-mtls/lanyard/issuer/store"
-	"github.com/lanyard-mtls/lanyard/issuer/store/storepb"
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
 )
 
-// Defaults, SPIRE's.
-const (
-	DefaultTTL         = 24 * time.Hour
-	DefaultX509SVIDTTL = time.Hour
-	DefaultJWTSVIDTTL  = 5 * time.Minute
-)
-
-// Holders tells which agents hold the trust domain's bundle.
-type Holders interface {
-	// Hold returns the live agents that have not acknowledged the bundle of that
-	// sequence number or a later one, and a channel that is closed when that may
-	// have changed.
-	Hold(sequence uint64) (missing []spiffeid.ID, changed <-chan struct{})
-}
-
-// Journal keeps the records of this issuer's authorities, and the trust
-// domain's bundle, for [Authority].
-type Journal interface {
-	// UpdateCA applies change to the state in one transaction. It may call
-	// change more than once; with an error of change, or if change makes no
-	// difference, nothing is written. When it returns nil, readers of this
-	// issuer find the new bundle.
-	UpdateCA(ctx context.Context, change func(*store.CAState) error) (store.Revision, error)
-}
-
-// Config is what an Authority is made of.
-type Config struct {
-	TrustDomain spiffeid.TrustDomain
-	Keys        Keys
-	Journal     Journal
-	// Parent certifies the authorities; nil lets each certify itself.
-	Parent Parent
-	// TTL is the lifetime of each authority; 0 is [DefaultTTL].
-	TTL time.Duration
-	// X509SVIDTTL is the lifetime of SVIDs signed without one of their own; 0
-	// is [DefaultX509SVIDTTL].
-	X509SVIDTTL time.Duration
-	// AgentTTL is the lifetime of agents' SVIDs; 0 is X509SVIDTTL.
-	AgentTTL time.Duration
-	// Subject of the authorities' certificates; empty is C=US,O=SPIFFE.
-	Subject pkix.Name
-	// KeyType is of new X.509 authorities; empty is [KeyECP256].
-	KeyType KeyType
-	// JWTKeyType is of new JWT authorities; empty is KeyType.
-	JWTKeyType KeyType
-	// JWTSVIDTTL is the lifetime of JWT-SVIDs signed without one of their own; 0
-	// is [DefaultJWTSVIDTTL].
-	JWTSVIDTTL time.Duration
-	// JWTIssuer is the "iss" claim of JWT-SVIDs; empty leaves it out.
-	JWTIssuer string
-	// DisableJWT leaves JWT authorities and JWT-SVIDs out.
-	DisableJWT bool
-	// Composers change what is signed, in this order.
-	Composers []Composer
-	// Holders tells which agents hold a bundle; nil leaves SPIRE's timeline.
-	Holders Holders
-	// Restored says that the records come from a backup: Load then prepares new
-	// authorities, as others may have signed with these keys since.
-	Restored bool
-	// Signed hears of each signature for others; nil is nobody. kind is "x509",
-	// "jwt" or "downstream".
-	Signed func(kind string, took time.Duration, err error)
-	// Now is the clock; nil is time.Now.
-	Now func() time.Time
-	// Log may be nil.
-	Log *slog.Logger
-}
-
-func (c *Config) setDefaults() {
-	if c.TTL == 0 {
-		c.TTL = DefaultTTL
-	}
-	if c.X509SVIDTTL == 0 {
-		c.X509SVIDTTL = DefaultX509SVIDTTL
-	}
-	if c.AgentTTL == 0 {
-		c.AgentTTL = c.X509SVIDTTL
-	}
-	if c.Parent == nil {
-		c.Parent = selfSigned{}
-	}
-	if c.Now == nil {
-		c.Now = time.Now
-	}
-	if c.Log == nil {
-		c.Log = slog.New(slog.DiscardHandler)
-	}
-}
-
-// MaxSVIDTTL is the longest lifetime of an SVID that is never cut short by the
-// end of its authority, which lives caTTL.
-func MaxSVIDTTL(caTTL time.Duration) time.Duration {
-	return min(caTTL/6, maxActivateLead)
-}
-
-// Authority is the issuer's signing side: the authority in use, the one that
-// will follow, and the issuer's own SVID. [Authority.Load] and then
-// [Authority.Run] own all change; signing may be called from any goroutine and
-// touches neither disk nor store.
+// Authority is the issuer's signing side: the authorities in use, those that
+// will follow, and the issuer's own SVID. All change is made by whoever has the
+// turn: [Authority.Load], [Authority.Run], and the calls that force a change.
+// Signing may be called from any goroutine and touches neither disk nor store.
 type Authority struct {
 	cfg      Config
 	serverID spiffeid.ID
 
-	// Of the goroutine in Load or Run alone.
-	records []*record
-	stale   bool // records may not be what the journal has
-	renewAt time.Time
+	// turn holds one token: whoever took it owns the fields below.
+	turn     chan struct{}
+	x509     lane
+	jwt      lane
+	stale    bool // records may not be what the journal has
+	seen     uint64
+	lastTick time.Time
+	restored []kind // that are still to be prepared after a restore
+	renewAt  time.Time
+	ownBy    string // the authority that signed the issuer's own SVID
 
-	active atomic.Pointer[record]        // nil before Load
-	own    atomic.Pointer[x509svid.SVID] // nil before Load
+	wake chan struct{} // one token: something has changed, look again
+	// view is what readers without the turn see; nil before Load.
+	view atomic.Pointer[view]
+	own  atomic.Pointer[x509svid.SVID] // nil before Load
+
+	mu      sync.Mutex // guards rotated
+	rotated chan struct{}
+}
+
+// lane is the authorities of one kind.
+type lane struct {
+	kind    kind
+	records []*record              // oldest first
+	active  atomic.Pointer[record] // signs; nil before the first
+	urgent  bool                   // the prepared one need not settle
+}
+
+// view is immutable.
+type view struct {
+	x509, jwt []*record
+	bundle    *types.Bundle
+	// pruneAt is when something in the journal or the bundle may be forgotten;
+	// zero if nothing ever may.
+	pruneAt time.Time
 }
 
 // New returns an Authority that can sign once it is loaded.
 func New(cfg Config) *Authority {
 	cfg.setDefaults()
-	return &Authority{
+	a := &Authority{
 		cfg:      cfg,
 		serverID: spiffeid.RequireFromSegments(cfg.TrustDomain, "spire", "server"),
+		turn:     make(chan struct{}, 1),
+		x509:     lane{kind: kindX509},
+		jwt:      lane{kind: kindJWT},
 		stale:    true,
+		wake:     make(chan struct{}, 1),
+		rotated:  make(chan struct{}),
+	}
+	a.turn <- struct{}{}
+	if cfg.Restored {
+		a.restored = a.kinds()
+	}
+	return a
+}
+
+// kinds are those of the authorities that this issuer has.
+func (a *Authority) kinds() []kind {
+	if a.cfg.DisableJWT {
+		return []kind{kindX509}
+	}
+	return []kind{kindX509, kindJWT}
+}
+
+func (a *Authority) lane(k kind) *lane {
+	if k == kindJWT {
+		return &a.jwt
+	}
+	return &a.x509
+}
+
+// take waits for the turn.
+func (a *Authority) take(ctx context.Context) error {
+	select {
+	case <-a.turn:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (a *Authority) give() { a.turn <- struct{}{} }
+
+// nudge makes Run look again.
+func (a *Authority) nudge() {
+	select {
+	case a.wake <- struct{}{}:
+	default:
 	}
 }
 
 // Rotated returns a channel that is closed at the next change of the
 // authorities, their taints, or the issuer's own SVID.
-func (a *Authority) Rotated() <-chan struct{} { return make(chan struct{}) }
-
-// Load reads the authorities, does what has become due since the issuer last
-// ran, makes the first authority if there is none, and signs the issuer's own
-// SVID. On return the bundle has the authority that signs.
-func (a *Authority) Load(ctx context.Context) error {
-	if most := MaxSVIDTTL(a.cfg.TTL); max(a.cfg.X509SVIDTTL, a.cfg.AgentTTL) > most {
-		a.cfg.Log.Warn("SVIDs may end early, with the authority that signed them",
-			"ca_ttl", a.cfg.TTL, "default_x509_svid_ttl", a.cfg.X509SVIDTTL, "agent_ttl", a.cfg.AgentTTL,
-			"longest_always_honoured", most)
-	}
-	_, err := a.advance(ctx)
-	return err
+func (a *Authority) Rotated() <-chan struct{} {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.rotated
 }
 
-// Retry bounds of a rotation that failed, and the longest sleep: the machine
-// may have been suspended, or its clock set, meanwhile.
-const (
-	minRetry = time.Second
-	maxSleep = time.Minute
-)
+func (a *Authority) announce() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	close(a.rotated)
+	a.rotated = make(chan struct{})
+}
 
-// Run keeps the authorities and the issuer's SVID fresh until ctx is done, and
-// returns nil then. A rotation that fails is logged and tried again: what is
-// held goes on signing until it expires.
-func (a *Authority) Run(ctx context.Context) error {
-	retry := minRetry
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-timer.C:
+// Load reads the authorities, does what has become due since the issuer last
+// ran, makes the first authorities if there are none, and signs the issuer's
+// own SVID. On return the bundle has the authorities that sign. What cannot be
+// done now is left to Run, with a log line, if there is enough to sign with.
+func (a *Authority) Load(ctx context.Context) error {
+	if most := MaxSVIDTTL(a.cfg.TTL); max(a.cfg.X509SVIDTTL, a.cfg.AgentTTL, a.cfg.JWTSVIDTTL) > most {
+		a.cfg.Log.Warn("SVIDs may end early, with the authority that signed them",
+			"ca_ttl", a.cfg.TTL, "default_x509_svid_ttl", a.cfg.X509SVIDTTL, "agent_ttl", a.cfg.AgentTTL,
+			"default_jwt_svid_ttl", a.cfg.JWTSVIDTTL, "longest_always_honoured", most)
+	}
+	_, _, err := a.advance(ctx)
+	if err == nil || ctx.Err() != nil || a.own.Load() == nil {
+		return err
+	}
+	now := a.cfg.Now()
+	for _, k := range a.kinds() {
+		if active := a.lane(k).active.Load(); active == nil || !active.usable(now) {
+			return err
 		}
-		next, err := a.advance(ctx)
+	}
+	a.cfg.Log.Error("rotation failed, starting with the authorities there are", "error", err)
+	return nil
+}
+
+// Run keeps the authorities and the issuer's SVID fresh, and the bundle in step
+// with the parent's, until ctx is done, and returns nil then. A rotation that
+// fails is logged and tried again: what is held goes on signing until it
+// expires.
+func (a *Authority) Run(ctx context.Context) error {
+	if watcher, ok := a.cfg.Parent.(Watcher); ok {
+		var watching sync.WaitGroup
+		defer watching.Wait()
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		watching.Go(func() { a.follow(ctx, watcher) })
+	}
+	retry := minRetry
+	for {
+		next, changed, err := a.advance(ctx)
 		sleep := min(max(next.Sub(a.cfg.Now()), minRetry), maxSleep)
 		switch {
 		case ctx.Err() != nil:
@@ -186,55 +177,44 @@ func (a *Authority) Run(ctx context.Context) error {
 		default:
 			retry = minRetry
 		}
-		timer.Reset(sleep)
+		timer := time.NewTimer(sleep)
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		case <-a.wake:
+		case <-changed:
+		}
+		timer.Stop()
 	}
 }
 
-// advance does everything that is due and returns when the next thing is.
-func (a *Authority) advance(ctx context.Context) (time.Time, error) {
-	if a.stale {
-		if err := a.reload(ctx); err != nil {
-			return time.Time{}, fmt.Errorf("load authorities: %w", err)
-		}
-	}
-	now := a.cfg.Now()
-	next, err := a.rotate(ctx, now)
-	if err != nil {
-		a.stale = true // the write may have reached the journal all the same
-	}
-	// The issuer's own SVID has its own schedule: it must not expire because
-	// the store cannot be written.
-	if !now.Before(a.renewAt) && a.active.Load() != nil {
-		err = errors.Join(err, a.renewOwn(ctx, now))
-	}
-	if !next.IsZero() && next.Before(a.renewAt) {
-		return next, err
-	}
-	return a.renewAt, err
+// Retry bounds of a rotation that failed, and the longest sleep: the machine
+// may have been suspended, its clock set, or the bundle changed by another
+// issuer meanwhile.
+const (
+	minRetry = time.Second
+	maxSleep = time.Minute
+)
+
+// kind is what authorities sign.
+type kind int
+
+const (
+	kindX509 kind = iota
+	kindJWT
+)
+
+func (k kind) String() string { return [...]string{"x509", "jwt"}[k] }
+
+// slots are where the keys are, by SPIRE's names. Two are enough: one key signs,
+// the other follows. What an old authority signed is verified with the bundle,
+// so its key is overwritten.
+func (k kind) slots() [2]string {
+	return [...][2]string{{"x509-CA-A", "x509-CA-B"}, {"JWT-Signer-A", "JWT-Signer-B"}}[k]
 }
 
-// rotate follows the plan until it says wait.
-func (a *Authority) rotate(ctx context.Context, now time.Time) (time.Time, error) {
-	// Each round is one of create, prepare, activate and prune; more rounds
-	// than that would mean that writes have no effect.
-	for range 8 {
-		todo := plan(now, a.records)
-		var err error
-		switch todo.action {
-		case actWait:
-			return todo.at, nil
-		case actCreate:
-			err = a.create(ctx, now, storepb.X509Authority_ACTIVE)
-		case actPrepare:
-			err = a.create(ctx, now, storepb.X509Authority_PREPARED)
-		case actActivate:
-			err = a.activate(ctx, now, todo.record)
-		case actPrune:
-			err = a.prune(ctx, now)
-		}
-		if err != nil {
-			return time.Time{}, err
-		}
-	}
-	return time.Time{}, errors.New("authorities do not settle: the journal does not keep what is written to it")
+// otherSlot is the one that is not slot.
+func (k kind) otherSlot(slot string) string {
+	slots := k.slots()
+	return slots[1-max(0, slices.Index(slots[:], slot))]
 }

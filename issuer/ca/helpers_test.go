@@ -88,7 +88,9 @@ func (s *site) UpdateCA(ctx context.Context, change func(*store.CAState) error) 
 	return rev, err
 }
 
-func fingerprint(c *store.CAState) string { return fmt.Sprint(c.Bundle, c.Authorities) }
+func fingerprint(c *store.CAState) string {
+	return fmt.Sprint(c.Bundle, c.Authorities, c.JWTAuthorities, c.Revoked)
+}
 
 // open starts an issuer's authority on the site, without loading it.
 func (s *site) open() *ca.Authority {

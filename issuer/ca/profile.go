@@ -8,12 +8,14 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/asn1"
+	"fmt"
 	"math/big"
 	"net/url"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"golang.org/x/crypto/cryptobyte"
+	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
 
 // backdate is how long before its making a certificate becomes valid, for
@@ -33,10 +35,11 @@ func svidSubject() pkix.Name {
 // and appendix A): it may sign certificates and CRLs and nothing else, and
 // carries the trust domain's ID.
 func caTemplate(td spiffeid.TrustDomain, subject pkix.Name, pub crypto.PublicKey, now time.Time, ttl time.Duration) (*x509.Certificate, error) {
-	serial, ski, err := identifiers(pub)
+	_, ski, err := encodeKey(pub)
 	if err != nil {
 		return nil, err
 	}
+	serial := newSerial()
 	if subject.String() == "" {
 		subject = defaultCASubject()
 	}
@@ -61,12 +64,16 @@ func caTemplate(td spiffeid.TrustDomain, subject pkix.Name, pub crypto.PublicKey
 // svidTemplate is an X.509-SVID (X509-SVID, section 4) signed by issuer; it
 // ends when issuer does, at the latest.
 func svidTemplate(issuer *x509.Certificate, p Params, now time.Time) (*x509.Certificate, error) {
-	serial, ski, err := identifiers(p.PublicKey)
+	_, ski, err := encodeKey(p.PublicKey)
 	if err != nil {
 		return nil, err
 	}
+	return leafTemplate(issuer, p, ski, now), nil
+}
+
+func leafTemplate(issuer *x509.Certificate, p Params, ski []byte, now time.Time) *x509.Certificate {
 	subject := p.Subject
-	if subject.String() == "" {
+	if isEmpty(subject) {
 		subject = svidSubject()
 	}
 	// Peers that know no SPIFFE look at the common name: SPIRE fills it too.
@@ -78,7 +85,7 @@ func svidTemplate(issuer *x509.Certificate, p Params, now time.Time) (*x509.Cert
 		notAfter = issuer.NotAfter
 	}
 	return &x509.Certificate{
-		SerialNumber:          serial,
+		SerialNumber:          newSerial(),
 		Subject:               subject,
 		URIs:                  []*url.URL{p.ID.URL()},
 		DNSNames:              p.DNSNames,
@@ -89,43 +96,55 @@ func svidTemplate(issuer *x509.Certificate, p Params, now time.Time) (*x509.Cert
 		SubjectKeyId:          ski,
 		AuthorityKeyId:        issuer.SubjectKeyId,
 		BasicConstraintsValid: true,
-	}, nil
+	}
 }
 
-// identifiers returns a random serial of 128 bits (CA/Browser Forum BR, section
-// 7.1: positive, at least 64 random bits) and the key identifier of pub.
-func identifiers(pub crypto.PublicKey) (serial *big.Int, ski []byte, err error) {
+// isEmpty tells what pkix.Name.String tells, without writing it.
+func isEmpty(n pkix.Name) bool {
+	return len(n.Country)+len(n.Organization)+len(n.OrganizationalUnit)+len(n.Locality)+len(n.Province)+
+		len(n.StreetAddress)+len(n.PostalCode)+len(n.SerialNumber)+len(n.CommonName)+len(n.Names)+len(n.ExtraNames) == 0
+}
+
+// isDefaultSubject reports whether n is svidSubject.
+func isDefaultSubject(n pkix.Name) bool {
+	return len(n.Country) == 1 && n.Country[0] == "US" && len(n.Organization) == 1 && n.Organization[0] == "SPIRE" &&
+		len(n.OrganizationalUnit)+len(n.Locality)+len(n.Province)+len(n.StreetAddress)+len(n.PostalCode)+
+			len(n.SerialNumber)+len(n.CommonName)+len(n.ExtraNames) == 0
+}
+
+// newSerial returns a random serial of 128 bits (CA/Browser Forum BR, section
+// 7.1: positive, at least 64 random bits).
+func newSerial() *big.Int {
 	var random [16]byte
 	rand.Read(random[:]) // never fails: crypto/rand
-	serial = new(big.Int).SetBytes(random[:])
+	serial := new(big.Int).SetBytes(random[:])
 	if serial.Sign() == 0 {
 		serial.SetInt64(1)
 	}
-	ski, err = keyID(pub)
-	return serial, ski, err
+	return serial
 }
 
-// keyID is the hash of the public key's bits: SHA-1 (RFC 5280, section 4.2.1.2,
+// encodeKey returns the SubjectPublicKeyInfo of pub and the identifier of the
+// key, the hash of the public key's bits: SHA-1 (RFC 5280, section 4.2.1.2,
 // method 1) or, where FIPS 140 is on, SHA-256 cut to 160 bits (RFC 7093,
 // section 2, method 1).
-func keyID(pub crypto.PublicKey) ([]byte, error) {
-	der, err := x509.MarshalPKIXPublicKey(pub)
-	if err != nil {
-		return nil, err
+func encodeKey(pub crypto.PublicKey) (spki, id []byte, err error) {
+	if spki, err = x509.MarshalPKIXPublicKey(pub); err != nil {
+		return nil, nil, err
 	}
-	var spki struct {
-		Algorithm pkix.AlgorithmIdentifier
-		Bits      asn1.BitString
-	}
-	if _, err := asn1.Unmarshal(der, &spki); err != nil {
-		return nil, err
+	var info, algorithm, bits cryptobyte.String
+	var unused uint8
+	der := cryptobyte.String(spki)
+	if !der.ReadASN1(&info, cbasn1.SEQUENCE) || !info.ReadASN1(&algorithm, cbasn1.SEQUENCE) ||
+		!info.ReadASN1(&bits, cbasn1.BIT_STRING) || !bits.ReadUint8(&unused) {
+		return nil, nil, fmt.Errorf("encode public key %T", pub)
 	}
 	if fips140.Enabled() {
-		sum := sha256.Sum256(spki.Bits.Bytes)
-		return sum[:20], nil
+		sum := sha256.Sum256(bits)
+		return spki, sum[:20], nil
 	}
-	sum := sha1.Sum(spki.Bits.Bytes)
-	return sum[:], nil
+	sum := sha1.Sum(bits)
+	return spki, sum[:], nil
 }
 
 // certify signs template for pub with the issuer's key and reads it back.
@@ -135,4 +154,14 @@ func certify(template, issuer *x509.Certificate, pub crypto.PublicKey, key crypt
 		return nil, err
 	}
 	return x509.ParseCertificate(der)
+}
+
+// keyIDOf is the subject key identifier of a certificate, in hex; empty if it
+// cannot be read.
+func keyIDOf(der []byte) string {
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return ""
+	}
+	return hexID(cert.SubjectKeyId)
 }

@@ -1,210 +1,271 @@
 package ca
 
 import (
-	"bytes"
 	"context"
-	"crypto"
-	"crypto/x509"
-	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
 	"github.com/lanyard-mtls/lanyard/issuer/store"
 	"github.com/lanyard-mtls/lanyard/issuer/store/storepb"
 )
 
-// Two slots are enough: one key signs, the other follows. What an old authority
-// signed is verified with the bundle, so its key is overwritten.
-const (
-	slotA = "x509-CA-A"
-	slotB = "x509-CA-B"
-)
+// advance does everything that is due and returns when the next thing is, and a
+// channel that is closed when it may be earlier, nil if it can't.
+func (a *Authority) advance(ctx context.Context) (next time.Time, changed <-chan struct{}, err error) {
+	if err := a.take(ctx); err != nil {
+		return time.Time{}, nil, err
+	}
+	defer a.give()
+	now := a.cfg.Now().Round(0) // the wall clock, which goes on while the machine sleeps
+	a.watchClock(now)
+	if err := a.reload(ctx); err != nil {
+		err = fmt.Errorf("load authorities: %w", err)
+		return a.renewAt, nil, errors.Join(err, a.renewOwn(ctx, now))
+	}
+	for _, k := range a.kinds() {
+		at, early, failed := a.rotate(ctx, now, a.lane(k))
+		if failed != nil {
+			a.stale = true // the write may have reached the journal all the same
+			err = errors.Join(err, failed)
+		}
+		if next.IsZero() || at.Before(next) {
+			next = at
+		}
+		if early != nil {
+			changed = early // the same of all kinds
+		}
+	}
+	// The issuer's own SVID has its own schedule: it must not expire because
+	// the store cannot be written.
+	err = errors.Join(err, a.renewOwn(ctx, now))
+	if a.renewAt.Before(next) {
+		next = a.renewAt
+	}
+	return next, changed, err
+}
 
-// reload reads the records from the journal and puts the active one to work.
+// watchClock says so when the clock was set back.
+func (a *Authority) watchClock(now time.Time) {
+	if back := a.lastTick.Sub(now); back > maxClockStep {
+		a.cfg.Log.Warn("the clock was set back: nothing is lost, but what is signed now ends early for everyone whose clock is right",
+			"by", back.Round(time.Second), "from", a.lastTick, "to", now)
+	}
+	a.lastTick = now
+	for _, k := range a.kinds() {
+		if active := a.lane(k).active.Load(); active != nil && active.early(now) {
+			a.cfg.Log.Warn("the authority in use begins in the future: is the clock right?",
+				"kind", k, "authority", active.id, "made", active.issued, "now", now)
+		}
+	}
+}
+
+// rotate follows the plan of one kind until it says wait.
+func (a *Authority) rotate(ctx context.Context, now time.Time, l *lane) (next time.Time, changed <-chan struct{}, err error) {
+	if i := slices.Index(a.restored, l.kind); i >= 0 && newest(now, l.records, storepb.X509Authority_ACTIVE) != nil {
+		if err := a.create(ctx, now, l, creation{status: storepb.X509Authority_PREPARED, eager: true}); err != nil {
+			return now, nil, err
+		}
+		a.restored, l.urgent = slices.Delete(a.restored, i, i+1), true
+	}
+	// Each round is one of create, prepare, activate and prune; more rounds
+	// than that would mean that writes have no effect.
+	for range 8 {
+		c := conditions{now: now, urgent: l.urgent, pruneAt: a.view.Load().pruneAt}
+		changed = nil
+		todo := plan(l.records, c)
+		if todo.action == actWait && todo.holders {
+			if c.held, changed = a.held(); c.held {
+				todo = plan(l.records, c)
+			}
+		}
+		switch todo.action {
+		case actWait:
+			return todo.at, changed, nil
+		case actCreate:
+			err = a.create(ctx, now, l, creation{status: storepb.X509Authority_ACTIVE})
+		case actPrepare:
+			err = a.create(ctx, now, l, creation{status: storepb.X509Authority_PREPARED, eager: true})
+		case actActivate:
+			err = a.activate(ctx, now, l, todo.record)
+		case actPrune:
+			err = a.prune(ctx, now)
+		}
+		if err != nil {
+			return now, nil, err
+		}
+	}
+	return now, nil, errors.New("authorities do not settle: the journal does not keep what is written to it")
+}
+
+// held reports whether there are live agents that acknowledge bundles, and all
+// of them hold the one there is.
+func (a *Authority) held() (bool, <-chan struct{}) {
+	if a.cfg.Holders == nil {
+		return false, nil
+	}
+	missing, changed := a.cfg.Holders.Hold(a.view.Load().bundle.GetSequenceNumber())
+	if len(missing) > 0 {
+		return false, changed
+	}
+	// Nobody can hold a bundle that will never be: these are all live agents.
+	all, _ := a.cfg.Holders.Hold(math.MaxUint64)
+	return len(all) > 0, changed
+}
+
+// reload reads the records from the journal and puts the active ones to work.
 func (a *Authority) reload(ctx context.Context) error {
-	var state []*storepb.X509Authority
-	_, err := a.cfg.Journal.UpdateCA(ctx, func(s *store.CAState) error {
-		state = s.Authorities
+	var state store.CAState
+	rev, err := a.cfg.Journal.UpdateCA(ctx, func(s *store.CAState) error {
+		state = *s
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	records := make([]*record, 0, len(state))
-	for _, p := range state {
-		r, err := a.readRecord(ctx, p)
+	if !a.stale && uint64(rev) == a.seen {
+		return nil
+	}
+	v := &view{bundle: state.Bundle, pruneAt: pruneAt(state)}
+	for _, p := range state.Authorities {
+		r, err := a.readX509(ctx, p, state.Bundle)
 		if err != nil {
 			return err
 		}
-		records = append(records, r)
+		v.x509 = append(v.x509, r)
 	}
-	a.records, a.stale = records, false
-	if active := newest(a.cfg.Now(), records, storepb.X509Authority_ACTIVE); active != nil {
-		a.active.Store(active)
+	for _, p := range state.JWTAuthorities {
+		r, err := a.readJWT(ctx, p, state.Bundle)
+		if err != nil {
+			return err
+		}
+		v.jwt = append(v.jwt, r)
+	}
+	was := a.view.Swap(v)
+	a.x509.records, a.jwt.records = v.x509, v.jwt
+	a.stale, a.seen = false, uint64(rev)
+	now := a.cfg.Now()
+	for _, k := range a.kinds() {
+		l := a.lane(k)
+		if active := signing(now, l.records); active != nil {
+			l.active.Store(active)
+		}
+	}
+	if was == nil || !sameView(was, v) {
+		a.announce()
 	}
 	return nil
 }
 
-// readRecord joins a record of the journal to its key. A key that is gone, or
-// another's since, leaves an authority that cannot sign and is replaced.
-func (a *Authority) readRecord(ctx context.Context, p *storepb.X509Authority) (*record, error) {
-	chain, err := x509.ParseCertificates(p.GetCertificate())
-	if err == nil && len(chain) == 0 {
-		err = errors.New("it is empty")
+// signing returns the authority to sign with: rather one that is not valid yet
+// than none.
+func signing(now time.Time, records []*record) *record {
+	if active := newest(now, records, storepb.X509Authority_ACTIVE); active != nil {
+		return active
 	}
-	if err != nil {
-		return nil, fmt.Errorf("certificate of authority %q in the store: %w", p.GetAuthorityId(), err)
+	for _, r := range slices.Backward(records) {
+		if r.status == storepb.X509Authority_ACTIVE && r.signer != nil && now.Before(r.notAfter) {
+			return r
+		}
 	}
-	r := &record{
-		id:     p.GetAuthorityId(),
-		slot:   p.GetKeyId(),
-		status: p.GetStatus(),
-		cert:   chain[0],
-		chain:  chain,
-		behind: presented(chain),
-		issued: time.Unix(p.GetIssuedAt(), 0),
-	}
-	signer, err := a.cfg.Keys.Signer(ctx, r.slot)
-	switch {
-	case err == nil && samePublicKey(signer, r.cert):
-		r.signer = signer
-	case err != nil && !errors.Is(err, ErrNoKey):
-		return nil, err
-	case r.status != storepb.X509Authority_OLD:
-		a.cfg.Log.Warn("the key of an authority is gone: it will be replaced",
-			"authority", r.id, "key", r.slot, "status", r.status)
-	}
-	return r, nil
+	return nil
 }
 
-func samePublicKey(signer crypto.Signer, cert *x509.Certificate) bool {
-	pub, ok := signer.Public().(interface{ Equal(crypto.PublicKey) bool })
-	return ok && pub.Equal(cert.PublicKey)
+// sameView reports whether the two tell readers the same.
+func sameView(a, b *view) bool {
+	same := func(x, y *record) bool {
+		return x.id == y.id && x.status == y.status && x.distrusted == y.distrusted && x.tainted == y.tainted
+	}
+	return slices.EqualFunc(a.x509, b.x509, same) && slices.EqualFunc(a.jwt, b.jwt, same) && proto.Equal(a.bundle, b.bundle)
 }
 
-// create makes an authority in the slot that nothing usable is in. The key is
-// on disk before the record exists: after a crash in between, the record still
-// names the older authorities, and the key is overwritten by the next try.
-func (a *Authority) create(ctx context.Context, now time.Time, status storepb.X509Authority_Status) error {
-	slot := freeSlot(now, a.records)
-	signer, err := a.cfg.Keys.Generate(ctx, slot, a.cfg.KeyType)
-	if err != nil {
-		return fmt.Errorf("new key for authority: %w", err)
-	}
-	template, err := caTemplate(a.cfg.TrustDomain, a.cfg.Subject, signer.Public(), now, a.cfg.TTL)
-	if err != nil {
+// update changes the journal and then the records from what it has.
+func (a *Authority) update(ctx context.Context, change func(*store.CAState) error) error {
+	if _, err := a.cfg.Journal.UpdateCA(ctx, change); err != nil {
+		a.stale = true
 		return err
 	}
-	chain, roots, err := a.cfg.Parent.Certify(ctx, template, signer)
-	if err != nil {
-		return fmt.Errorf("certify authority: %w", err)
-	}
-	r := &record{
-		id:     hex.EncodeToString(chain[0].SubjectKeyId),
-		slot:   slot,
-		status: status,
-		cert:   chain[0],
-		chain:  chain,
-		behind: presented(chain),
-		signer: signer,
-		issued: now.Truncate(time.Second),
-	}
-	return a.write(ctx, now, r, func(s *store.CAState) {
-		retire(s, slot, status)
-		s.Authorities = append(s.Authorities, r.proto())
-		s.Bundle = withAuthorities(s.Bundle, a.cfg.TrustDomain.Name(), roots)
-	})
+	a.stale = true
+	return a.reload(ctx)
 }
 
 // activate lets r sign from now on, and the one before it no more.
-func (a *Authority) activate(ctx context.Context, now time.Time, r *record) error {
-	active := *r
-	active.status = storepb.X509Authority_ACTIVE
-	return a.write(ctx, now, &active, func(s *store.CAState) {
-		retire(s, "", storepb.X509Authority_ACTIVE)
-		for _, p := range s.Authorities {
-			if p.GetAuthorityId() == r.id {
-				p.Status = storepb.X509Authority_ACTIVE
+func (a *Authority) activate(ctx context.Context, now time.Time, l *lane, r *record) error {
+	err := a.update(ctx, func(s *store.CAState) error {
+		for _, e := range entries(s, l.kind) {
+			switch {
+			case e.id == r.id:
+				*e.status = storepb.X509Authority_ACTIVE
+			case *e.status == storepb.X509Authority_ACTIVE:
+				*e.status = storepb.X509Authority_OLD
 			}
 		}
-	})
-}
-
-// write changes the journal and then the records from what it has. Only when it
-// is written does r, if active, sign.
-func (a *Authority) write(ctx context.Context, now time.Time, r *record, change func(*store.CAState)) error {
-	_, err := a.cfg.Journal.UpdateCA(ctx, func(s *store.CAState) error {
-		change(s)
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("record authority %s: %w", r.id, err)
+		return fmt.Errorf("record that authority %s signs: %w", r.id, err)
 	}
-	if err := a.reload(ctx); err != nil {
-		return err
-	}
-	a.cfg.Log.Info("authority "+verb(r.status), "authority", r.id, "expires", r.cert.NotAfter,
-		"next_prepared", r.prepareAt())
+	l.urgent = false
+	a.cfg.Log.Info("authority activated", "kind", l.kind, "authority", r.id, "expires", r.notAfter, "next_prepared", r.prepareAt())
 	return nil
 }
 
-func verb(status storepb.X509Authority_Status) string {
-	if status == storepb.X509Authority_PREPARED {
-		return "prepared"
-	}
-	return "activated"
+// entry is what records of all kinds have.
+type entry struct {
+	id, slot string
+	issued   time.Time
+	status   *storepb.X509Authority_Status
 }
 
-// retire turns into old what a new authority with that status takes the place
-// of: the former of the same slot, and of the same status.
-func retire(s *store.CAState, slot string, status storepb.X509Authority_Status) {
+// entries are the records of one kind, to be changed in place.
+func entries(s *store.CAState, k kind) []entry {
+	var all []entry
+	if k == kindJWT {
+		for _, p := range s.JWTAuthorities {
+			all = append(all, entry{p.GetAuthorityId(), p.GetKeyId(), time.Unix(p.GetIssuedAt(), 0), &p.Status})
+		}
+		return all
+	}
 	for _, p := range s.Authorities {
-		if p.GetKeyId() == slot || p.GetStatus() == status {
-			p.Status = storepb.X509Authority_OLD
+		all = append(all, entry{p.GetAuthorityId(), p.GetKeyId(), time.Unix(p.GetIssuedAt(), 0), &p.Status})
+	}
+	return all
+}
+
+// retire makes way for a new authority in slot: what was there is old, and so
+// is what had its status. One that begins in the future, by a clock that was set
+// back, waits for it.
+func retire(s *store.CAState, k kind, slot string, status storepb.X509Authority_Status, now time.Time) {
+	for _, e := range entries(s, k) {
+		switch {
+		case e.slot == slot:
+			*e.status = storepb.X509Authority_OLD
+		case *e.status != status:
+		case k == kindX509 && now.Add(maxClockStep).Before(e.issued):
+			*e.status = storepb.X509Authority_PREPARED
+		default:
+			*e.status = storepb.X509Authority_OLD
 		}
 	}
 }
 
-// freeSlot returns the slot whose key nothing needs any more.
-func freeSlot(now time.Time, records []*record) string {
-	for _, r := range records {
-		if r.slot == slotA && r.status != storepb.X509Authority_OLD && r.usable(now) {
-			return slotB
-		}
-	}
-	return slotA
-}
-
-func (r *record) proto() *storepb.X509Authority {
-	var der []byte
-	for _, cert := range r.chain {
-		der = append(der, cert.Raw...)
-	}
-	return &storepb.X509Authority{
-		AuthorityId: r.id,
-		KeyId:       r.slot,
-		Certificate: der,
-		Status:      r.status,
-		IssuedAt:    r.issued.Unix(),
-		NotAfter:    r.cert.NotAfter.Unix(),
-	}
-}
-
-// withAuthorities returns the bundle with each of roots in it once.
-func withAuthorities(bundle *types.Bundle, td string, roots []*x509.Certificate) *types.Bundle {
+// publishedRoots returns the bundle with each of roots in it once, but for those
+// that were revoked.
+func publishedRoots(bundle *types.Bundle, td string, roots []Root, revoked []*storepb.RevokedAuthority) *types.Bundle {
 	if bundle == nil {
 		bundle = &types.Bundle{TrustDomain: td}
 	}
 	for _, root := range roots {
-		known := slices.ContainsFunc(bundle.X509Authorities, func(c *types.X509Certificate) bool {
-			return bytes.Equal(c.GetAsn1(), root.Raw)
-		})
-		if !known {
-			bundle.X509Authorities = append(bundle.X509Authorities, &types.X509Certificate{Asn1: root.Raw})
+		if isRevoked(revoked, kindX509, hexID(root.Certificate.SubjectKeyId)) || findX509(bundle, root.Certificate.Raw) != nil {
+			continue
 		}
+		bundle.X509Authorities = append(bundle.X509Authorities,
+			&types.X509Certificate{Asn1: root.Certificate.Raw, Tainted: root.Tainted})
 	}
 	return bundle
 }

@@ -136,8 +136,9 @@ func TestCrashPoints(t *testing.T) {
 				s.clock.Set(tt.at)
 				s.fail.before, s.fail.after = !after, after
 				crashed := s.open()
-				if err := crashed.Load(t.Context()); !errors.Is(err, errBroken) {
-					t.Fatalf("Load = %v, want the journal's error", err)
+				// With something to sign with, the issuer starts all the same.
+				if err := crashed.Load(t.Context()); errors.Is(err, errBroken) != (tt.at == 0) {
+					t.Fatalf("Load = %v", err)
 				}
 				s.fail.before, s.fail.after = false, false
 
@@ -164,9 +165,7 @@ func TestLostReplyKeepsKey(t *testing.T) {
 	s.clock.Set(13 * time.Hour)
 	s.fail.after = true
 	a := s.open()
-	if err := a.Load(t.Context()); err == nil {
-		t.Fatal("Load succeeded on a broken journal")
-	}
+	s.advance(a)
 	before, err := os.ReadFile(s.keyFile())
 	if err != nil {
 		t.Fatal(err)

@@ -19,9 +19,10 @@ import (
 // memory is a journal for a bubble of synctest, in which etcd cannot live: its
 // ticks would keep the bubble's clock at 10 ms steps for days.
 type memory struct {
-	mu     sync.Mutex
-	state  store.CAState
-	broken bool
+	mu       sync.Mutex
+	state    store.CAState
+	revision store.Revision
+	broken   bool
 }
 
 func (m *memory) UpdateCA(_ context.Context, change func(*store.CAState) error) (store.Revision, error) {
@@ -32,6 +33,9 @@ func (m *memory) UpdateCA(_ context.Context, change func(*store.CAState) error) 
 	for _, a := range m.state.Authorities {
 		state.Authorities = append(state.Authorities, proto.Clone(a).(*storepb.X509Authority))
 	}
+	for _, a := range m.state.JWTAuthorities {
+		state.JWTAuthorities = append(state.JWTAuthorities, proto.Clone(a).(*storepb.JWTAuthority))
+	}
 	was := fingerprint(&state)
 	if err := change(&state); err != nil {
 		return 0, err
@@ -39,8 +43,11 @@ func (m *memory) UpdateCA(_ context.Context, change func(*store.CAState) error) 
 	if m.broken && fingerprint(&state) != was {
 		return 0, errBroken
 	}
+	if fingerprint(&state) != was {
+		m.revision++
+	}
 	m.state = state
-	return 1, nil
+	return m.revision, nil
 }
 
 func (m *memory) setBroken(broken bool) {

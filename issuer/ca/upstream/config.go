@@ -2,34 +2,14 @@ package upstream
 
 import (
 	"context"
-	"crypto"
-	"crypto/x509"
 	"errors"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/lanyard-mtls/lanyard/issuer/ca"
 )
 
 var errSkeleton = errors.New("not built yet")
-
-// DiskConfig names the files of an authority, in PEM.
-type DiskConfig struct {
-	CertFile string // of the signing certificate, then its intermediates
-	KeyFile  string
-	// BundleFile has the roots; empty if the certificate is its own root.
-	BundleFile  string
-	TrustDomain spiffeid.TrustDomain
-}
-
-// Disk is an authority in files. It implements ca.Parent.
-type Disk struct{ cfg DiskConfig }
-
-// NewDisk returns a Disk, which reads the files each time it certifies.
-func NewDisk(cfg DiskConfig) *Disk { return &Disk{cfg: cfg} }
-
-// Certify implements ca.Parent.
-func (d *Disk) Certify(context.Context, *x509.Certificate, crypto.Signer) (chain, roots []*x509.Certificate, err error) {
-	return nil, nil, errSkeleton
-}
 
 // SPIREConfig is where a parent is and who we are to it.
 type SPIREConfig struct {
@@ -48,6 +28,6 @@ type SPIRE struct{ cfg SPIREConfig }
 func NewSPIRE(cfg SPIREConfig) *SPIRE { return &SPIRE{cfg: cfg} }
 
 // Certify implements ca.Parent.
-func (s *SPIRE) Certify(context.Context, *x509.Certificate, crypto.Signer) (chain, roots []*x509.Certificate, err error) {
-	return nil, nil, errSkeleton
+func (s *SPIRE) Certify(context.Context, ca.CertifyRequest) (ca.Certified, error) {
+	return ca.Certified{}, errSkeleton
 }

@@ -1,0 +1,152 @@
+package ca
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
+	"github.com/lanyard-mtls/lanyard/issuer/store"
+	"github.com/lanyard-mtls/lanyard/issuer/store/storepb"
+)
+
+// follow keeps the bundle in step with the parent's until ctx is done.
+func (a *Authority) follow(ctx context.Context, watcher Watcher) {
+	watcher.Watch(ctx, func(ctx context.Context, roots Roots) error {
+		if err := a.take(ctx); err != nil {
+			return err
+		}
+		defer a.give()
+		defer a.nudge()
+		return a.applyRoots(ctx, roots)
+	})
+}
+
+// applyRoots takes over what the parent trusts. What is new there is trusted
+// here at once. What is tainted there is tainted here only when our own
+// authority is below another root: agents and issuers below us then find that
+// one to move to. What is tainted here and gone there is revoked. All of it may
+// be interrupted anywhere, and done again.
+func (a *Authority) applyRoots(ctx context.Context, roots Roots) error {
+	if err := a.update(ctx, func(s *store.CAState) error {
+		publishJWT(s, roots.JWT)
+		s.Bundle = publishedRoots(s.Bundle, a.cfg.TrustDomain.Name(), roots.X509, s.Revoked)
+		return nil
+	}); err != nil {
+		return fmt.Errorf("publish the roots of the upstream authority: %w", err)
+	}
+	if err := a.leaveTainted(ctx, roots.X509); err != nil {
+		return err
+	}
+	err := a.update(ctx, func(s *store.CAState) error {
+		taintAsParent(s.Bundle, roots)
+		a.revokeAsParent(s.Bundle, roots)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("taint and revoke as the upstream authority does: %w", err)
+	}
+	return a.renewOwn(ctx, a.cfg.Now().Round(0))
+}
+
+// leaveTainted gets our authority off roots that the parent tainted.
+func (a *Authority) leaveTainted(ctx context.Context, roots []Root) error {
+	now := a.cfg.Now().Round(0)
+	below := func(r *record) bool {
+		return r != nil && slices.ContainsFunc(roots, func(root Root) bool {
+			return root.Tainted && len(r.behind) > 0 && hexID(root.Certificate.SubjectKeyId) == r.upstream
+		})
+	}
+	active := newest(now, a.x509.records, storepb.X509Authority_ACTIVE)
+	if !below(active) {
+		return nil
+	}
+	a.cfg.Log.Warn("the upstream authority tainted the root of our authority: replacing it",
+		"authority", active.id, "upstream_authority", active.upstream)
+	prepared := newest(now, a.x509.records, storepb.X509Authority_PREPARED)
+	if prepared == nil || below(prepared) {
+		if err := a.create(ctx, now, &a.x509, creation{status: storepb.X509Authority_PREPARED, eager: true}); err != nil {
+			return err
+		}
+		prepared = newest(now, a.x509.records, storepb.X509Authority_PREPARED)
+		if prepared == nil || below(prepared) {
+			return fmt.Errorf("upstream authority still signs with root %s, which it tainted", active.upstream)
+		}
+	}
+	return a.activate(ctx, now, &a.x509, prepared)
+}
+
+// taintAsParent marks what the parent has marked.
+func taintAsParent(bundle *types.Bundle, roots Roots) {
+	for _, root := range roots.X509 {
+		if authority := findX509(bundle, root.Certificate.Raw); authority != nil && root.Tainted {
+			authority.Tainted = true
+		}
+	}
+	for _, key := range roots.JWT {
+		if ours := findJWT(bundle, key.GetKeyId()); ours != nil && key.GetTainted() {
+			ours.Tainted = true
+		}
+	}
+}
+
+// revokeAsParent drops what is tainted here and gone there. The root of our own
+// authority stays: to leave it comes first.
+func (a *Authority) revokeAsParent(bundle *types.Bundle, roots Roots) {
+	bundle.X509Authorities = slices.DeleteFunc(bundle.X509Authorities, func(ours *types.X509Certificate) bool {
+		gone := ours.GetTainted() && !slices.ContainsFunc(roots.X509, func(r Root) bool {
+			return slices.Equal(r.Certificate.Raw, ours.GetAsn1())
+		})
+		if !gone || a.activeBelow(ours) {
+			return false
+		}
+		a.cfg.Log.Info("root revoked, as it was upstream", "upstream_authority", keyIDOf(ours.GetAsn1()))
+		return true
+	})
+	bundle.JwtAuthorities = slices.DeleteFunc(bundle.JwtAuthorities, func(ours *types.JWTKey) bool {
+		return ours.GetTainted() && !slices.ContainsFunc(a.jwt.records, func(r *record) bool { return r.id == ours.GetKeyId() }) &&
+			!slices.ContainsFunc(roots.JWT, func(k *types.JWTKey) bool { return k.GetKeyId() == ours.GetKeyId() })
+	})
+}
+
+// activeBelow reports whether our authority that signs has root as its root.
+func (a *Authority) activeBelow(root *types.X509Certificate) bool {
+	active := a.x509.active.Load()
+	if active == nil {
+		return false
+	}
+	alone := &types.Bundle{X509Authorities: []*types.X509Certificate{{Asn1: root.GetAsn1()}}}
+	distrusted, _ := distrustX509(active.chain, alone)
+	return !distrusted
+}
+
+// PublishJWTKey puts the JWT key of an issuer below this one into the bundle,
+// upstream first where there is one that takes it, and returns all JWT keys of
+// the trust domain.
+func (a *Authority) PublishJWTKey(ctx context.Context, key *types.JWTKey) ([]*types.JWTKey, error) {
+	keys := []*types.JWTKey{key}
+	if publisher, ok := a.cfg.Parent.(JWTPublisher); ok {
+		ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+		defer cancel()
+		upstream, err := publisher.PublishJWTKey(ctx, key)
+		if err != nil {
+			return nil, fmt.Errorf("publish JWT authority upstream: %w", err)
+		}
+		keys = append(keys, upstream...)
+	}
+	if err := a.take(ctx); err != nil {
+		return nil, err
+	}
+	defer a.give()
+	if err := a.update(ctx, func(s *store.CAState) error {
+		publishJWT(s, keys)
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+	return a.view.Load().bundle.GetJwtAuthorities(), nil
+}
+
+// publishTimeout is SPIRE's.
+const publishTimeout = 5 * time.Second
