@@ -156,7 +156,7 @@ func (c *Cache) setEntries(entries []registration.Entry) bool {
 	changed := false
 	present := make(map[string]bool, len(entries))
 	for _, e := range entries {
-		if !e.SPIFFEID.MemberOf(c.cfg.TrustDomain) {
+		if !e.SPIFFEID.MemberOf(c.cfg.TrustDomain) && e.Template.TrustDomain() != c.cfg.TrustDomain {
 			c.log.Error("entry left out: not of this trust domain", "entry_id", e.ID, "spiffe_id", e.SPIFFEID)
 			continue
 		}
@@ -191,6 +191,13 @@ func (c *Cache) setEntry(e registration.Entry) bool {
 		r.entry = e
 		c.index.add(r)
 	}
+	if r.isTemplate() || !old.Template.IsZero() {
+		if answer = answer && sameCertificate(old, e); !answer {
+			r.instances = nil // made anew for those who match
+		}
+		r.svid = nil
+		return !answer
+	}
 	if !sameCertificate(old, e) {
 		r.version++
 		r.nextTry, r.fails = time.Time{}, 0
@@ -210,7 +217,7 @@ func (c *Cache) prefetch() {
 	}
 	var rest []*record
 	for _, r := range c.records {
-		if !r.active() && !r.entry.DisableX509SVIDPrefetch && !r.entry.StoreSVID {
+		if !r.active() && !r.isTemplate() && !r.entry.DisableX509SVIDPrefetch && !r.entry.StoreSVID {
 			rest = append(rest, r)
 		}
 	}

@@ -48,14 +48,18 @@ func (ix *index) remove(r *record) {
 	}
 }
 
-// match returns what a caller with the selectors is given, ordered by entry ID.
+// match returns what a caller with the selectors is given, ordered by entry ID;
+// expand says what is given for a record, nil for nothing.
 // Entries that are stored elsewhere (StoreSVID) are not; of those with the same
 // hint, the oldest is (SPIFFE Workload API, section 5.2.1).
-func (ix *index) match(selectors registration.SelectorSet) []*record {
+func (ix *index) match(selectors registration.SelectorSet, expand func(*record, registration.SelectorSet) *record) []*record {
 	var found []*record
 	for sel := range selectors {
 		for r := range ix.bySelector[sel] {
-			if !r.entry.StoreSVID && selectors.HasAll(r.entry.Selectors) {
+			if r.entry.StoreSVID || !selectors.HasAll(r.entry.Selectors) {
+				continue
+			}
+			if r = expand(r, selectors); r != nil {
 				found = append(found, r)
 			}
 		}

@@ -40,7 +40,7 @@ func TestIndexMatchesAsATrialOfAll(t *testing.T) {
 		}
 		slices.Sort(want)
 		var got []string
-		for _, r := range ix.match(caller) {
+		for _, r := range ix.match(caller, itself) {
 			got = append(got, r.entry.ID)
 		}
 		if !slices.Equal(got, want) {
@@ -52,7 +52,7 @@ func TestIndexMatchesAsATrialOfAll(t *testing.T) {
 func TestEntryWithoutSelectorsMatchesNobody(t *testing.T) {
 	ix := newIndex()
 	ix.add(&record{entry: registration.Entry{ID: "a"}})
-	if got := ix.match(registration.NewSelectorSet(selectors("unix:uid:1")...)); len(got) > 0 {
+	if got := ix.match(registration.NewSelectorSet(selectors("unix:uid:1")...), itself); len(got) > 0 {
 		t.Errorf("matched %v", got)
 	}
 }
@@ -75,3 +75,5 @@ func TestNearest(t *testing.T) {
 		t.Errorf("got %s, %v, %v", e.ID, missing, ok)
 	}
 }
+
+func itself(r *record, _ registration.SelectorSet) *record { return r }

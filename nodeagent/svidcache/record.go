@@ -5,6 +5,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
 	"github.com/lanyard-mtls/lanyard/internal/registration"
 )
 
@@ -28,6 +30,11 @@ type record struct {
 	nextTry time.Time
 	// unreachable: the last failure was not about this entry.
 	unreachable bool
+
+	// template is what an instance was made from; nil for all others.
+	template *record
+	// instances of an ID template, those that a set has.
+	instances map[spiffeid.ID]*record
 }
 
 // active reports whether the record is to have an SVID.
@@ -85,12 +92,12 @@ func (r *record) hurry(now time.Time) {
 // sameCertificate reports whether an SVID for a serves b. Extending this is all
 // that a new field of the certificate needs.
 func sameCertificate(a, b registration.Entry) bool {
-	return a.SPIFFEID == b.SPIFFEID && a.X509SVIDTTL == b.X509SVIDTTL && slices.Equal(a.DNSNames, b.DNSNames)
+	return a.SPIFFEID == b.SPIFFEID && a.Template == b.Template && a.X509SVIDTTL == b.X509SVIDTTL && slices.Equal(a.DNSNames, b.DNSNames)
 }
 
 // sameAnswer reports whether answers with a and b, given the same SVIDs, are
 // the same, and whether the same callers get them.
 func sameAnswer(a, b registration.Entry) bool {
-	return a.SPIFFEID == b.SPIFFEID && a.Hint == b.Hint && a.StoreSVID == b.StoreSVID && a.CreatedAt.Equal(b.CreatedAt) &&
+	return a.SPIFFEID == b.SPIFFEID && a.Template == b.Template && a.Hint == b.Hint && a.StoreSVID == b.StoreSVID && a.CreatedAt.Equal(b.CreatedAt) &&
 		slices.Equal(a.Selectors, b.Selectors) && slices.Equal(a.FederatesWith, b.FederatesWith)
 }

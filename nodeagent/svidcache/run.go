@@ -189,7 +189,7 @@ func (c *Cache) settle(o order, s *svid, reason error, unreachable bool) {
 	r := o.record
 	r.busy = false
 	switch {
-	case c.records[o.entryID] != r, r.entry.SPIFFEID != o.id:
+	case !c.holds(r), r.entry.SPIFFEID != o.id:
 		return // the entry went, or is another identity now
 	case reason != nil:
 		r.failed(time.Now())

@@ -83,7 +83,7 @@ func (c *Cache) leave(g *group, neededSVIDs bool) {
 
 // rematch moves g to the set that its selectors lead to now.
 func (c *Cache) rematch(g *group) {
-	records := c.index.match(g.selectors)
+	records := c.index.match(g.selectors, c.expand)
 	if len(records) == 0 {
 		if g.set != nil {
 			c.detach(g)
@@ -101,7 +101,7 @@ func (c *Cache) rematch(g *group) {
 		next = &set{key: key, records: records, groups: make(map[*group]struct{})}
 		c.sets[key] = next
 		for _, r := range records {
-			r.sets[next] = struct{}{}
+			next.file(r)
 		}
 		c.refresh(next)
 	}
@@ -130,6 +130,7 @@ func (c *Cache) detach(g *group) {
 	}
 	for _, r := range s.records {
 		delete(r.sets, s)
+		c.release(r)
 	}
 }
 
