@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"slices"
 
 	"github.com/lanyard-mtls/lanyard/internal/registration"
 )
@@ -11,6 +12,9 @@ import (
 func (s *Store) createBatch(ctx context.Context, batch []*draft) (Revision, error) {
 	var rev Revision
 	ts, err := s.templates(ctx, false)
+	if err == nil && slices.ContainsFunc(batch, func(d *draft) bool { _, clashes := ts.clash(d.entry); return clashes }) {
+		ts, err = s.templates(ctx, true) // what is in the way may have gone
+	}
 	for range maxAttempts {
 		if err != nil {
 			return rev, err
