@@ -58,10 +58,6 @@ func (p *Pipe) sourceEnded(w *way, err error) {
 		p.broken(w, err)
 		return
 	}
-	if w.dst.tls == nil && p.over == 1 && p.cause == Closed {
-		p.wayOver(w, ended) // closing the socket is a FIN as well: all that it sent was read
-		return
-	}
 	w.state = closing
 	if err := w.dst.closeWrite(); err != nil {
 		p.failed(err)
