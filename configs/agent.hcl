@@ -1,5 +1,5 @@
-# A Lanyard node agent. Every key is SPIRE's: an agent.conf works here as far as its keys are done, and a key that isn't
-# known, or not done yet, is an error with its line. Check a file with: lanyard agent validate -config agent.hcl
+# A Lanyard node agent. Every key but NodeAttestor "join_key" is SPIRE's: an agent.conf works here as far as its keys are
+# done, and a key that isn't known, or not done yet, is an error with its line. Check a file with: lanyard agent validate -config agent.hcl
 
 agent {
   # The issuer's trust domain. Required.
@@ -13,7 +13,8 @@ agent {
   # the bundle itself. For trials, insecure_bootstrap = true takes whoever answers first.
   trust_bundle_path = "bundle.pem"
 
-  # The token for the first start, from "lanyard issuer token generate". Not needed again: the agent's key and SVID are kept.
+  # The token for the first start, from "lanyard issuer token generate". Not needed again, and the file may go: the agent's
+  # key and SVID are kept. Of join_token and join_key; with others it goes before them.
   # join_token_file = "token"
 
   # The agent's key, SVID and bundle, made 0700. Default /var/lib/lanyard/agent for root, else below $XDG_STATE_HOME.
@@ -57,9 +58,34 @@ plugins {
   KeyManager "disk" {
     plugin_data {}
   }
+  # How the agent proves what its node is. One of:
+  #
+  # join_token: a token that is good once. After a pause longer than the life of its SVID the agent needs a new one.
   NodeAttestor "join_token" {
     plugin_data {}
   }
+  # join_key: a token that binds a key of the node's own (node-key.pem in data_dir), from "lanyard issuer token create
+  # -method join_key". From then on the key is enough, after any pause. At a Lanyard issuer only.
+  # NodeAttestor "join_key" {
+  #   plugin_data {
+  #     token_file = "token"
+  #   }
+  # }
+  # x509pop: the key of a certificate that the issuer's ca_bundle_path vouches for. The files are read again each time.
+  # NodeAttestor "x509pop" {
+  #   plugin_data {
+  #     private_key_path   = "node.key"
+  #     certificate_path   = "node.crt"
+  #     intermediates_path = "intermediates.crt"
+  #   }
+  # }
+  # k8s_psat: a service account token that the kubelet projects into the agent's pod.
+  # NodeAttestor "k8s_psat" {
+  #   plugin_data {
+  #     cluster    = "production"
+  #     token_path = "/var/run/secrets/tokens/spire-agent"
+  #   }
+  # }
   # Always on; the block is for its settings.
   WorkloadAttestor "unix" {
     plugin_data {

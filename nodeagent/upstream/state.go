@@ -15,10 +15,13 @@ import (
 	"github.com/lanyard-mtls/lanyard/internal/durable"
 )
 
+// DataFile, in the data directory, is there once the agent has joined.
+const DataFile = "agent-data.json"
+
 // The files in the data directory, in SPIRE's formats: a spire-agent's directory
 // can be taken over.
 const (
-	dataFile = "agent-data.json"
+	dataFile = DataFile
 	keysFile = "keys.json"
 )
 

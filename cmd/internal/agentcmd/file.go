@@ -84,10 +84,10 @@ type unixData struct {
 	WorkloadSizeLimit    int64 `hcl:"workload_size_limit,optional"`
 }
 
-// check accepts the plugins whose work Lanyard does, with the settings it does it with, and gives the workload attestor's.
-func (p *pluginsBlock) check(f *hclconf.File, dataDir string) (unix unixData) {
+// check accepts the plugins whose work Lanyard does, with the settings it does it with, and gives the attestors'.
+func (p *pluginsBlock) check(f *hclconf.File, dataDir string) (unix unixData, node chosenAttestor) {
 	if p == nil {
-		return unix
+		return unix, node
 	}
 	for _, b := range p.KeyManager {
 		if b.Name != "disk" {
@@ -100,13 +100,7 @@ func (p *pluginsBlock) check(f *hclconf.File, dataDir string) (unix unixData) {
 			f.Errorf(f.At("plugins.KeyManager.disk.plugin_data.directory"), "plugins.KeyManager.disk.plugin_data.directory %s: keys are kept in data_dir, %s; write that, or remove it", data.Directory, dataDir)
 		}
 	}
-	for _, b := range p.NodeAttestor {
-		if b.Name != "join_token" {
-			f.Errorf(b.At, "plugins.NodeAttestor %q: known to SPIRE, not supported yet; this agent joins by token: remove it", b.Name)
-			continue
-		}
-		f.DecodeBody(b.Data, &struct{}{})
-	}
+	node = p.nodeAttestor(f)
 	for _, b := range p.WorkloadAttestor {
 		if b.Name != "unix" {
 			f.Errorf(b.At, "plugins.WorkloadAttestor %q: known to SPIRE, not supported yet; workloads are known by unix selectors: remove it", b.Name)
@@ -114,7 +108,7 @@ func (p *pluginsBlock) check(f *hclconf.File, dataDir string) (unix unixData) {
 		}
 		f.DecodeBody(b.Data, &unix)
 	}
-	return unix
+	return unix, node
 }
 
 func samePath(a, b string) bool {

@@ -1,13 +1,14 @@
 package agentcmd
 
 import (
-	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/lanyard-mtls/lanyard/internal/cli"
+	"github.com/lanyard-mtls/lanyard/internal/nodeattest"
 	"github.com/lanyard-mtls/lanyard/nodeagent"
 )
 
@@ -19,6 +20,7 @@ type flags struct {
 	config, trustDomain, serverAddress string
 	serverPort                         int
 	joinToken, joinTokenFile           string
+	nodeAttestor                       string
 	trustBundle, dataDir, socketPath   string
 	insecureBootstrap, expandEnv       bool
 	logs                               cli.LogFlags
@@ -40,8 +42,11 @@ func (f *flags) add(env *cli.Env, cmd *cobra.Command) {
 	fs.StringVar(&f.trustDomain, "trustDomain", "", "`NAME` of the trust domain (default without -config: "+cli.DefaultTrustDomain+")")
 	fs.StringVar(&f.serverAddress, "serverAddress", "", "`HOST` of the issuer (default without -config: 127.0.0.1)")
 	fs.IntVar(&f.serverPort, "serverPort", 0, "TCP `PORT` of the issuer (default 8081)")
-	fs.StringVar(&f.joinTokenFile, "joinTokenFile", "", "`FILE` with a join token; conflicts with -joinToken")
+	fs.StringVar(&f.joinTokenFile, "joinTokenFile", "", "`FILE` with a join token, - for standard input; conflicts with -joinToken")
 	fs.StringVar(&f.joinToken, "joinToken", "", "join `TOKEN`; others on this machine see it in the list of processes: prefer -joinTokenFile")
+	if !env.Dialect.SPIRE() {
+		fs.StringVar(&f.nodeAttestor, "nodeAttestor", "", "`METHOD` that the token is for, join_token or join_key (default: the file's, or join_token)")
+	}
 	fs.StringVar(&f.trustBundle, "trustBundle", "", "PEM `FILE` with the issuer's bundle, for the first start; conflicts with -insecureBootstrap")
 	fs.BoolVar(&f.insecureBootstrap, "insecureBootstrap", false, "for trials: take whoever answers the first time for the issuer")
 	fs.StringVar(&f.dataDir, "dataDir", "", "`DIR` for the agent's key and SVID, made 0700 (default "+data+")")
@@ -69,19 +74,11 @@ func (f *flags) override(c *nodeagent.Config, host *string, port *int) error {
 		*port = f.serverPort
 	}
 	c.InsecureBootstrap = c.InsecureBootstrap || f.insecureBootstrap
-	switch {
-	case f.joinToken != "" && f.joinTokenFile != "":
-		return cli.Usagef("-joinToken and -joinTokenFile can't be combined: keep one")
-	case f.trustBundle != "" && f.insecureBootstrap:
+	if f.trustBundle != "" && f.insecureBootstrap {
 		return cli.Usagef("-trustBundle and -insecureBootstrap can't be combined: the bundle makes it secure")
-	case f.joinToken != "":
-		c.JoinToken = f.joinToken
-	case f.joinTokenFile != "":
-		token, err := readToken(f.joinTokenFile)
-		if err != nil {
-			return fmt.Errorf("-joinTokenFile %w", err)
-		}
-		c.JoinToken = token
+	}
+	if !slices.Contains([]string{"", nodeattest.JoinToken, nodeattest.JoinKey}, f.nodeAttestor) {
+		return cli.Usagef("-nodeAttestor %q: want %s or %s; others are configured in a file", f.nodeAttestor, nodeattest.JoinToken, nodeattest.JoinKey)
 	}
 	return nil
 }

@@ -3,7 +3,6 @@ package agentcmd
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"strconv"
@@ -53,20 +52,37 @@ func (f *flags) settings(env *cli.Env) (settings, error) {
 		return settings{}, err
 	}
 	s.agent.ServerAddress = net.JoinHostPort(strings.Trim(host, "[]"), strconv.Itoa(port))
+	s.agent.Version = agentVersion()
 	if conf == nil {
+		s.agent.Attestor, err = f.attestor(env, nil, block, chosenAttestor{}, s.agent.DataDir)
+		if err != nil {
+			return settings{}, err
+		}
 		return s, errors.Join(checkPort(port), s.agent.Validate())
 	}
-	unix := content.Plugins.check(conf, s.agent.DataDir)
+	unix, node := content.Plugins.check(conf, s.agent.DataDir)
 	s.agent.DiscoverWorkloadPath, s.agent.WorkloadSizeLimit = unix.DiscoverWorkloadPath, unix.WorkloadSizeLimit
+	s.agent.Attestor, err = f.attestor(env, conf, block, node, s.agent.DataDir)
+	if err != nil {
+		return settings{}, err
+	}
 	f.check(conf, block, &s, host, port)
 	return s, conf.Err()
+}
+
+// agentVersion is what the issuer is told: lanyard/VERSION.
+func agentVersion() string {
+	if words := strings.Fields(cli.Version()); len(words) > 1 {
+		return "lanyard/" + strings.Trim(words[1], ",")
+	}
+	return "lanyard"
 }
 
 // settings gives what the file's block says.
 func (b *agentBlock) settings() settings {
 	s := settings{
 		agent: nodeagent.Config{
-			TrustDomain: b.TrustDomain, DataDir: b.DataDir, SocketPath: b.SocketPath, AdminSocketPath: b.AdminSocketPath, JoinToken: b.JoinToken,
+			TrustDomain: b.TrustDomain, DataDir: b.DataDir, SocketPath: b.SocketPath, AdminSocketPath: b.AdminSocketPath,
 			TrustBundlePath: b.TrustBundlePath, InsecureBootstrap: b.InsecureBootstrap, X509SVIDCacheMaxSize: b.X509CacheMaxSize, WorkloadKeyType: b.KeyType,
 		},
 		log: telemetry.Config{Level: b.LogLevel, Format: b.LogFormat, File: b.LogFile, Source: b.LogSourceLocation},
@@ -118,14 +134,6 @@ func (f *flags) check(conf *hclconf.File, b *agentBlock, s *settings, host strin
 	conf.Check("agent.log_level", telemetry.Check(b.LogLevel, ""))
 	conf.Check("agent.log_format", telemetry.Check("", b.LogFormat))
 	conf.Check("agent.sds", s.sds.Validate())
-	switch {
-	case b.JoinToken != "" && b.JoinTokenFile != "":
-		conf.Errorf(conf.At("agent.join_token_file"), "agent.join_token and agent.join_token_file are both set: keep one")
-	case b.JoinTokenFile != "" && f.joinToken == "" && f.joinTokenFile == "":
-		token, err := readToken(b.JoinTokenFile)
-		conf.Check("agent.join_token_file", err)
-		s.agent.JoinToken = token
-	}
 	if b.TrustBundlePath != "" && b.InsecureBootstrap {
 		conf.Errorf(conf.At("agent.insecure_bootstrap"), "agent.insecure_bootstrap and agent.trust_bundle_path are both set: keep the bundle")
 	}
@@ -148,28 +156,4 @@ func checkPort(port int) error {
 		return fmt.Errorf("port %d of the issuer: want 1 to 65535", port)
 	}
 	return nil
-}
-
-// maxToken bounds a file with a join token, in bytes.
-const maxToken = 4 << 10
-
-// readToken reads a join token; the error never shows what is in the file.
-func readToken(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", path, errors.Unwrap(err))
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxToken+1))
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", path, errors.Unwrap(err))
-	}
-	token := strings.TrimSpace(string(data))
-	switch {
-	case token == "":
-		return "", fmt.Errorf("%s is empty", path)
-	case len(data) > maxToken:
-		return "", fmt.Errorf("%s has more than %d bytes: this is no token", path, maxToken)
-	}
-	return token, nil
 }

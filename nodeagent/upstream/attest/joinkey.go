@@ -18,10 +18,10 @@ import (
 	"github.com/lanyard-mtls/lanyard/nodeagent/upstream"
 )
 
-// keyFile is the node's own key in the data directory: PKCS #8 in PEM. It is made
+// KeyFile is the node's own key in the data directory: PKCS #8 in PEM. It is made
 // once and stays for good, apart from the keys of SVIDs: whoever has it is this
 // node to the issuer.
-const keyFile = "node-key.pem"
+const KeyFile = "node-key.pem"
 
 // JoinKey proves the node's own key; the first time it shows a token with it. It
 // is safe for concurrent use.
@@ -42,7 +42,7 @@ func (*JoinKey) Kind() (string, bool) { return nodeattest.JoinKey, true }
 // Check implements upstream.Attestor: without a token, the key must be there. The
 // issuer may know it.
 func (j *JoinKey) Check() error {
-	if _, err := os.Lstat(filepath.Join(j.Dir, keyFile)); err == nil {
+	if _, err := os.Lstat(filepath.Join(j.Dir, KeyFile)); err == nil {
 		return nil
 	}
 	token, err := j.Token.Read()
@@ -88,7 +88,7 @@ func (j *JoinKey) nodeKey() (*ecdsa.PrivateKey, error) {
 	if j.key != nil {
 		return j.key, nil
 	}
-	path := filepath.Join(j.Dir, keyFile)
+	path := filepath.Join(j.Dir, KeyFile)
 	if err := durable.Sweep(path); err != nil {
 		return nil, err
 	}
