@@ -2,6 +2,7 @@ package serverapi
 
 import (
 	"io"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/agentv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/bundlev1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
+	"github.com/lanyard-mtls/lanyard/internal/testca"
 )
 
 // methods lists what a server serves, and whether it streams.
@@ -99,7 +101,12 @@ var rights = map[string]string{
 // TestRights makes every call as every kind of caller, over the wire, and wants
 // each allowed or refused as SPIRE does.
 func TestRights(t *testing.T) {
-	r := newRig(t)
+	r := newRigWith(t, func(d *Deps) {
+		otherAdmins(d)
+		d.Level = new(slog.LevelVar)
+	})
+	other := testca.New(t, "other.test")
+	r.federate("other.test", other)
 	byEntry := func(path string, e registration.Entry) *grpc.ClientConn {
 		e.SPIFFEID, e.ParentID = spiffeID(path), spiffeID("/spire/server")
 		r.entry(e)
@@ -111,6 +118,7 @@ func TestRights(t *testing.T) {
 	}{
 		{"local", "local", r.local()},
 		{"admin_ids", "admin", r.as(r.sign(adminID))},
+		{"admin_ids of another trust domain", "admin", r.as(other.SVID(t, otherAdmin))},
 		{"admin entry", "admin", byEntry("/operator", registration.Entry{Admin: true})},
 		{"expired admin entry", "none", byEntry("/former", registration.Entry{Admin: true, ExpiresAt: time.Unix(1, 0)})},
 		{"downstream entry", "downstream", byEntry("/nested", registration.Entry{Downstream: true})},
@@ -141,8 +149,20 @@ func TestRights(t *testing.T) {
 			if refused == want {
 				t.Errorf("%s as %s: %v, want allowed = %v", short, caller.name, err, want)
 			}
+			if got := reason(err); refused && got != wantReason(allowed, caller.name) {
+				t.Errorf("%s as %s: reason %s", short, caller.name, got)
+			}
 		}
 	}
+}
+
+// wantReason is what a caller that is refused is told: who shows a certificate
+// where an agent may call, that it is no agent.
+func wantReason(allowed, caller string) types.PermissionDeniedDetails_Reason {
+	if !strings.Contains(allowed, "agent") || caller == "local" || caller == "no certificate" {
+		return types.PermissionDeniedDetails_UNKNOWN
+	}
+	return types.PermissionDeniedDetails_AGENT_NOT_ATTESTED
 }
 
 // invoke makes a call with an empty request, of which only the fate counts.

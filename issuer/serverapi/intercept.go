@@ -80,7 +80,12 @@ func (g *gate) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo
 	if err != nil {
 		return c.end(ctx, err)
 	}
-	return c.end(ctx, next(srv, &callStream{ServerStream: ss, ctx: ctx, call: c}))
+	s := &callStream{ServerStream: ss, ctx: ctx, call: c}
+	err = next(srv, s)
+	if s.denied != nil { // whatever the method made of it
+		err = s.denied
+	}
+	return c.end(ctx, err)
 }
 
 // callStream is a stream whose context knows the caller, and whose caller is
@@ -90,16 +95,19 @@ type callStream struct {
 	ctx  context.Context
 	call *call
 	met  bool // there was a message
+	// denied is why the caller may not go on; nil if it may.
+	denied error
 }
 
 func (s *callStream) Context() context.Context { return s.ctx }
 
 func (s *callStream) RecvMsg(m any) error {
-	if err := s.ServerStream.RecvMsg(m); err != nil || !s.met {
+	if err := s.ServerStream.RecvMsg(m); err != nil || !s.met || rules[s.call.method].allow&callerAny != 0 {
 		s.met = true
 		return err
 	}
-	return s.call.gate.guard.authorize(s.ctx, s.call.method, s.call.caller)
+	s.denied = s.call.gate.guard.authorize(s.ctx, s.call.method, s.call.caller)
+	return s.denied
 }
 
 // enter identifies and authorizes the caller.
