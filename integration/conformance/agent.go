@@ -80,12 +80,15 @@ func notAgents(c *C) {
 	for _, call := range calls {
 		c.refused(call(nil), codes.InvalidArgument, "invalid agent ID: request must specify SPIFFE ID")
 		c.refused(call(&types.SPIFFEID{}), codes.InvalidArgument, "invalid agent ID: trust domain is missing")
-		c.refused(call(&types.SPIFFEID{TrustDomain: td}), codes.InvalidArgument,
-			`invalid agent ID: "spiffe://`+td+`" is not an agent in trust domain "`+td+`"; path is empty`)
-		c.refused(call(&types.SPIFFEID{TrustDomain: "other.test", Path: "/spire/agent/x"}), codes.InvalidArgument,
-			`invalid agent ID: "spiffe://other.test/spire/agent/x" is not a member of trust domain "`+td+`"`)
-		c.refused(call(c.pid("/web")), codes.InvalidArgument,
-			`invalid agent ID: "spiffe://`+td+`/web" is not an agent in trust domain "`+td+`"; path is not in the agent namespace`)
+		for text, id := range map[string]*types.SPIFFEID{
+			`"spiffe://` + td + `" is not an agent in trust domain "` + td + `"; path is empty`: {TrustDomain: td},
+			`"spiffe://other.test/spire/agent/x" is not a member of trust domain "` + td + `"`: {
+				TrustDomain: "other.test", Path: "/spire/agent/x",
+			},
+			`"spiffe://` + td + `/web" is not an agent in trust domain "` + td + `"; path is not in the agent namespace`: c.pid("/web"),
+		} {
+			c.refused(call(id), codes.InvalidArgument, c.words("invalid agent ID: "+text, "invalid agent ID: …"))
+		}
 		c.refused(call(c.pid("no-slash")), codes.InvalidArgument, "invalid agent ID: path must have a leading slash")
 		c.refused(call(c.pid("/spire/agent/x/")), codes.InvalidArgument, "invalid agent ID: path cannot have a trailing slash")
 		c.refused(call(c.pid("/spire/agent/join_token/unheard-of")), codes.NotFound, "agent not found")

@@ -147,7 +147,7 @@ func listAgentsRefused(c *C) {
 		_, err := c.agents.ListAgents(c.ctx, &agentv1.ListAgentsRequest{Filter: &agentv1.ListAgentsRequest_Filter{
 			BySelectorMatch: &types.SelectorMatch{Selectors: []*types.Selector{s}},
 		}})
-		c.refused(err, codes.InvalidArgument, "failed to parse selectors: "+text)
+		c.refused(err, codes.InvalidArgument, c.words("failed to parse selectors: "+text, "failed to parse selectors: …"))
 	}
 }
 

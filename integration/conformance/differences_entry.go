@@ -4,25 +4,25 @@ package conformance
 func entryDifferences() []Difference {
 	return []Difference{
 		{
-			Name: "entry: unknown federated domain", Check: "entry/federates with an unknown domain",
+			Name: "entry: unknown federated domain", Checks: []string{"entry/federates with an unknown domain"},
 			SPIRE:   "An entry that federates with a trust domain whose bundle is not there: Internal.",
 			Lanyard: "The entry is taken; agents get the bundle once it is there.",
 			Why:     "Entries come from files and controllers, which know no order; a bundle that comes later is no error of theirs.",
 		},
 		{
-			Name: "update: similar entry", Check: "entry/update to be similar",
+			Name: "update: similar entry", Checks: []string{"entry/update to be similar"},
 			SPIRE:   "BatchUpdateEntry may make an entry the twin of another.",
 			Lanyard: "AlreadyExists, as for BatchCreateEntry.",
 			Why:     "Twins make two SVIDs of one identity for each workload, and which one it gets is chance.",
 		},
 		{
-			Name: "list entries: page token", Check: "entry/list page token refused",
+			Name: "list entries: page token", Checks: []string{"entry/list page token refused"},
 			SPIRE:   "ListEntries with a page token that is none: Internal.",
 			Lanyard: "InvalidArgument.",
 			Why:     badTokenIsTheir,
 		},
 		{
-			Name: "list entries: not downstream", Check: "entry/filter by fields",
+			Name: "list entries: not downstream", Checks: []string{"entry/filter by fields"},
 			SPIRE:   "by_downstream = false matches all entries.",
 			Lanyard: "It matches those that are not downstream.",
 			Why:     "That is what was asked for.",

@@ -60,7 +60,7 @@ func downstreamRefused(c *C) {
 		_, err := svids.NewDownstreamX509CA(c.ctx, &svidv1.NewDownstreamX509CARequest{Csr: csr})
 		return err
 	}
-	c.refused(ask(nil), codes.InvalidArgument, "malformed CSR: …")
+	c.refused(ask(nil), codes.InvalidArgument, c.words("malformed CSR: …", "missing CSR"))
 	c.refused(ask([]byte("x")), codes.InvalidArgument, "malformed CSR: …")
 	c.refused(ask(forgedCSR(c)), codes.InvalidArgument, "invalid CSR signature: …")
 }

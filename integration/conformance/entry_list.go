@@ -99,6 +99,9 @@ func listEntriesRefused(c *C) {
 		rows["malformed selectors filter: "+text] = &entryFilter{BySelectors: &types.SelectorMatch{Selectors: []*types.Selector{s}}}
 	}
 	for text, f := range rows {
+		if before, _, ok := strings.Cut(text, ": "); ok && f.BySelectors != nil {
+			text = c.words(text, before+": …")
+		}
 		_, err := c.entries.ListEntries(c.ctx, &entryv1.ListEntriesRequest{Filter: f})
 		c.refused(err, codes.InvalidArgument, text)
 		_, err = c.entries.CountEntries(c.ctx, &entryv1.CountEntriesRequest{Filter: &entryv1.CountEntriesRequest_Filter{

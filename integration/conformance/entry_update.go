@@ -103,7 +103,7 @@ func updateRefused(c *C) {
 	} {
 		bad := proto.Clone(e).(*types.Entry)
 		change(bad)
-		c.status(c.update(nil, nil, bad)[0].Status, codes.InvalidArgument, text)
+		c.status(c.update(nil, nil, bad)[0].Status, codes.InvalidArgument, c.words(text, "failed to convert entry: …"))
 	}
 	c.equal("revision number", c.getEntry(e.Id).RevisionNumber, int64(1))
 }

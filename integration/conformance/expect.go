@@ -83,3 +83,12 @@ func (c *C) badToken(difference string, err error, spire string) {
 func selectorOrder(a, b *types.Selector) bool {
 	return a.GetType()+":"+a.GetValue() < b.GetType()+":"+b.GetValue()
 }
+
+// words is the text of a refusal whose reason Lanyard puts in other words than SPIRE.
+func (c *C) words(spire, ours string) string {
+	c.Helper()
+	if c.Differs("words") {
+		return ours
+	}
+	return spire
+}

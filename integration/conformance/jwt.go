@@ -148,8 +148,8 @@ func mintJWTRefused(c *C) {
 	}
 	td := c.td.Name()
 	c.refused(mint(nil, "a"), codes.InvalidArgument, "invalid SPIFFE ID: request must specify SPIFFE ID")
-	c.refused(mint(c.pid(""), "a"), codes.InvalidArgument,
-		`invalid SPIFFE ID: "spiffe://`+td+`" is not a workload in trust domain "`+td+`"; path is empty`)
+	c.refused(mint(c.pid(""), "a"), codes.InvalidArgument, c.words(
+		`invalid SPIFFE ID: "spiffe://`+td+`" is not a workload in trust domain "`+td+`"; path is empty`, "invalid SPIFFE ID: …"))
 	c.refused(mint(c.pid("/spire/server"), "a"), codes.InvalidArgument,
 		`invalid SPIFFE ID: "spiffe://`+td+`/spire/server" is not a workload in trust domain "`+td+`"; path is in the reserved namespace`)
 	c.refused(mint(&types.SPIFFEID{TrustDomain: "other.test", Path: "/a"}, "a"), codes.InvalidArgument,

@@ -192,7 +192,7 @@ func updateRelation(c *C) {
 func updateRelationRefused(c *C) {
 	result := c.updateRelation(nil, nil, c.webRelation())
 	if c.Differs("relationship: update of none") {
-		c.status(result.Status, codes.NotFound, "failed to update federation relationship")
+		c.status(result.Status, codes.NotFound, "…")
 	} else {
 		c.status(result.Status, codes.Internal, "failed to update federation relationship: …")
 	}
@@ -268,5 +268,10 @@ func refreshBundle(c *C) {
 	c.refused(refresh("no domain"), codes.InvalidArgument, "failed to parse trust domain: …")
 	r := c.webRelation()
 	c.mustOK(c.relate(nil, r)[0].Status)
-	c.refused(refresh(r.TrustDomain), codes.Internal, "failed to refresh bundle: …") // nobody listens there
+	err := refresh(r.TrustDomain) // nobody listens there
+	if c.Differs("relationship: refresh") {
+		c.refused(err, codes.Unimplemented, "…")
+	} else {
+		c.refused(err, codes.Internal, "failed to refresh bundle: …")
+	}
 }

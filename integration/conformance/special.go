@@ -95,7 +95,8 @@ func limitBurst(c *C) {
 		params[i] = &svidv1.NewX509SVIDParams{EntryId: "unheard-of", Csr: []byte("x")}
 	}
 	_, err := a.svids.BatchNewX509SVID(c.ctx, &svidv1.BatchNewX509SVIDRequest{Params: params})
-	c.refused(err, codes.ResourceExhausted, "rejecting request due to certificate signing rate limiting: rate (501) exceeds burst size (500)")
+	c.refused(err, codes.ResourceExhausted, c.words(
+		"rejecting request due to certificate signing rate limiting: rate (501) exceeds burst size (500)", "…"))
 	for range 12 { // PostStatus has a limit too, which is waited for
 		c.must(a.post(c))
 	}
