@@ -19,7 +19,7 @@ import (
 func Verbs(env *cli.Env) []*cobra.Command {
 	return []*cobra.Command{
 		group("entry", "Say which workloads get which identity", entryApply(env), entryCreate(env), entryShow(env), entryUpdate(env), entryDelete(env), entryCount(env)),
-		group("token", "Make join tokens", tokenGenerate(env)),
+		group("token", "Make join tokens", tokenGenerate(env), tokenCreate(env), tokenList(env), tokenRevoke(env)),
 		group("agent", "List, ban and evict node agents", agentList(env), agentShow(env), agentCount(env), agentBan(env), agentEvict(env), agentPurge(env)),
 		group("bundle", "The own trust bundle, and those of federated trust domains", bundleShow(env), bundleList(env), bundleSet(env), bundleDelete(env), bundleCount(env)),
 		group("federation", "Say with which trust domains to federate, and where their bundles come from", federationCreate(env), federationUpdate(env), federationDelete(env), federationList(env), federationShow(env), federationRefresh(env)),
@@ -32,6 +32,8 @@ func Verbs(env *cli.Env) []*cobra.Command {
 		group("debug", "Look into a running issuer", debugGetInfo(env)),
 		healthcheck(env),
 		importVerb(env),
+		cli.ExitLikeLanyard(group("ca", "See what the issuer plans for its authorities", caPlan(env))),
+		backupVerb(env),
 	}
 }
 
