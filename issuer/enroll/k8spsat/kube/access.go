@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -49,11 +50,31 @@ func (c *Client) access() (access, error) {
 	if err != nil {
 		return access{}, fmt.Errorf("kube_config_file: %w", err)
 	}
-	a, err := parseKubeConfig(data, filepath.Dir(c.cfg.KubeConfigFile))
+	chosen, err := c.parsed(data)
+	if err != nil {
+		return access{}, fmt.Errorf("kube_config_file %s: %w", c.cfg.KubeConfigFile, err)
+	}
+	a, err := chosen.access(folder(filepath.Dir(c.cfg.KubeConfigFile)))
 	if err != nil {
 		return access{}, fmt.Errorf("kube_config_file %s: %w", c.cfg.KubeConfigFile, err)
 	}
 	return a, nil
+}
+
+// parsed is what a kubeconfig file says, parsed only if it is another than the last one: to parse YAML takes a
+// millisecond, and an agent that joins needs it three times.
+func (c *Client) parsed(data []byte) (choice, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.file != nil && bytes.Equal(data, c.file) {
+		return c.choice, nil
+	}
+	chosen, err := parseKubeConfig(data)
+	if err != nil {
+		return choice{}, err
+	}
+	c.file, c.choice = data, chosen
+	return chosen, nil
 }
 
 // inCluster is by the pod's own service account. Its token is renewed by the kubelet, so it is read each time.

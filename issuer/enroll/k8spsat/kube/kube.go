@@ -55,6 +55,8 @@ type Client struct {
 	of     connection // what transport is for
 	client *http.Client
 	warned bool
+	file   []byte // the kubeconfig file that choice is of; nil at first
+	choice choice
 }
 
 // New returns a client. It reads nothing yet.

@@ -55,60 +55,68 @@ type kubeUser struct {
 	Exec         *execConfig
 }
 
-// parseKubeConfig reads what the current context names; dir is that of the file, for paths in it. Its errors repeat
-// nothing of what may be a secret.
-func parseKubeConfig(data []byte, dir string) (access, error) {
+// choice is what the current context names. It is not modified.
+type choice struct {
+	cluster kubeCluster
+	user    kubeUser
+}
+
+// parseKubeConfig reads a kubeconfig file. Its errors, and those of access, repeat nothing of what may be a secret.
+func parseKubeConfig(data []byte) (choice, error) {
 	var file kubeConfig
 	if yaml.Unmarshal(data, &file) != nil { // its errors quote what they find
-		return access{}, errors.New("not a kubeconfig file: it must be YAML with clusters, users and contexts")
+		return choice{}, errors.New("not a kubeconfig file: it must be YAML with clusters, users and contexts")
 	}
-	cluster, user, err := file.current()
-	if err != nil {
-		return access{}, err
-	}
+	return file.current()
+}
+
+// access reads the files that are named, in the folder where relative paths start.
+func (c choice) access(in folder) (access, error) {
 	a := access{headers: http.Header{}}
-	if a.server, err = parseServer(cluster.Server); err != nil {
+	var err error
+	if a.server, err = parseServer(c.cluster.Server); err != nil {
 		return access{}, err
 	}
-	a.insecure, a.serverName, a.proxy = cluster.Insecure, cluster.TLSName, cluster.ProxyURL
-	in := folder(dir)
-	if a.ca, err = in.content("certificate-authority", cluster.CA, cluster.CAData); err != nil {
+	a.insecure, a.serverName, a.proxy = c.cluster.Insecure, c.cluster.TLSName, c.cluster.ProxyURL
+	if a.ca, err = in.content("certificate-authority", c.cluster.CA, c.cluster.CAData); err != nil {
 		return access{}, err
 	}
 	if a.insecure && a.ca != "" {
 		return access{}, errors.New("certificate-authority and insecure-skip-tls-verify exclude each other")
 	}
-	return a, in.identity(user, &a)
+	return a, in.identity(c.user, &a)
 }
 
-// current is the cluster and the user of the current context.
-func (f kubeConfig) current() (cluster kubeCluster, user kubeUser, err error) {
+// current is the cluster and the user of the current context. A context without a user is of nobody.
+func (f kubeConfig) current() (choice, error) {
 	if f.CurrentContext == "" {
-		return cluster, user, errors.New("current-context is missing: name one of the contexts")
+		return choice{}, errors.New("current-context is missing: name one of the contexts")
 	}
-	err = fmt.Errorf("current-context %q is none of the contexts", f.CurrentContext)
 	for _, c := range f.Contexts {
-		if c.Name != f.CurrentContext {
-			continue
+		if c.Name == f.CurrentContext {
+			return f.named(c.Name, c.Context.Cluster, c.Context.User)
 		}
-		err = fmt.Errorf("context %q has the cluster %q, which is none of the clusters", c.Name, c.Context.Cluster)
-		for _, one := range f.Clusters {
-			if one.Name == c.Context.Cluster {
-				cluster, err = one.Cluster, nil
-			}
-		}
-		if err != nil || c.Context.User == "" {
-			return cluster, user, err
-		}
-		err = fmt.Errorf("context %q has the user %q, who is none of the users", c.Name, c.Context.User)
-		for _, one := range f.Users {
-			if one.Name == c.Context.User {
-				user, err = one.User, nil
-			}
-		}
-		return cluster, user, err
 	}
-	return cluster, user, err
+	return choice{}, fmt.Errorf("current-context %q is none of the contexts", f.CurrentContext)
+}
+
+func (f kubeConfig) named(context, cluster, user string) (found choice, err error) {
+	err = fmt.Errorf("context %q has the cluster %q, which is none of the clusters", context, cluster)
+	for _, one := range f.Clusters {
+		if one.Name == cluster {
+			found.cluster, err = one.Cluster, nil
+		}
+	}
+	if err != nil || user == "" {
+		return found, err
+	}
+	for _, one := range f.Users {
+		if one.Name == user {
+			found.user = one.User
+			return found, nil
+		}
+	}
+	return choice{}, fmt.Errorf("context %q has the user %q, who is none of the users", context, user)
 }
 
 // folder is where paths in a kubeconfig file start.
@@ -166,10 +174,11 @@ func (in folder) identity(user kubeUser, a *access) (err error) {
 		return errors.New("the token has white space in it")
 	}
 	if user.Exec != nil {
-		if err := user.Exec.check(in); err != nil {
+		plugin := *user.Exec
+		if err := plugin.check(in); err != nil {
 			return err
 		}
-		a.exec = user.Exec
+		a.exec = &plugin
 	}
 	impersonate(user, a.headers)
 	return nil

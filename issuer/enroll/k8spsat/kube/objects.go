@@ -53,7 +53,11 @@ func (c *Client) ReviewToken(ctx context.Context, token string, audiences []stri
 	if err != nil {
 		return User{}, err
 	}
-	status := review.Status
+	return review.Status.user(audiences)
+}
+
+// user is whose token it was.
+func (status tokenReviewStatus) user(audiences []string) (User, error) {
 	if !status.Authenticated {
 		if status.Error != "" {
 			return User{}, fmt.Errorf("%w: %s", ErrNotAuthenticated, oneLine(status.Error))
