@@ -29,7 +29,7 @@ func NewLocalAuthorityService(d Deps) *LocalAuthorityService {
 func (s *LocalAuthorityService) GetX509AuthorityState(context.Context, *localauthorityv1.GetX509AuthorityStateRequest) (*localauthorityv1.GetX509AuthorityStateResponse, error) {
 	states, err := s.deps.CA.X509State()
 	if err != nil {
-		return nil, authorityError("failed to read the state of X.509 authorities", err)
+		return nil, authorityError(err)
 	}
 	return &localauthorityv1.GetX509AuthorityStateResponse{
 		Active: stateProto(states.Active), Prepared: stateProto(states.Prepared), Old: stateProto(states.Old),
@@ -38,7 +38,7 @@ func (s *LocalAuthorityService) GetX509AuthorityState(context.Context, *localaut
 
 // PrepareX509Authority makes and publishes the next X.509 authority.
 func (s *LocalAuthorityService) PrepareX509Authority(ctx context.Context, _ *localauthorityv1.PrepareX509AuthorityRequest) (*localauthorityv1.PrepareX509AuthorityResponse, error) {
-	state, err := done(ctx, "failed to prepare X.509 authority")(s.deps.CA.PrepareX509(ctx))
+	state, err := done(ctx)(s.deps.CA.PrepareX509(ctx))
 	if err != nil {
 		return nil, err
 	}
@@ -47,7 +47,7 @@ func (s *LocalAuthorityService) PrepareX509Authority(ctx context.Context, _ *loc
 
 // ActivateX509Authority lets the prepared X.509 authority sign from now on.
 func (s *LocalAuthorityService) ActivateX509Authority(ctx context.Context, req *localauthorityv1.ActivateX509AuthorityRequest) (*localauthorityv1.ActivateX509AuthorityResponse, error) {
-	state, err := done(ctx, "failed to activate X.509 authority")(s.deps.CA.ActivateX509(ctx, req.GetAuthorityId()))
+	state, err := done(ctx)(s.deps.CA.ActivateX509(ctx, req.GetAuthorityId()))
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +57,7 @@ func (s *LocalAuthorityService) ActivateX509Authority(ctx context.Context, req *
 // TaintX509Authority tells everyone to replace what the old X.509 authority
 // signed.
 func (s *LocalAuthorityService) TaintX509Authority(ctx context.Context, req *localauthorityv1.TaintX509AuthorityRequest) (*localauthorityv1.TaintX509AuthorityResponse, error) {
-	state, err := done(ctx, "failed to taint X.509 authority")(s.deps.CA.TaintX509(ctx, req.GetAuthorityId()))
+	state, err := done(ctx)(s.deps.CA.TaintX509(ctx, req.GetAuthorityId()))
 	if err != nil {
 		return nil, err
 	}
@@ -66,22 +66,27 @@ func (s *LocalAuthorityService) TaintX509Authority(ctx context.Context, req *loc
 
 // RevokeX509Authority takes the old, tainted X.509 authority out of the bundle.
 func (s *LocalAuthorityService) RevokeX509Authority(ctx context.Context, req *localauthorityv1.RevokeX509AuthorityRequest) (*localauthorityv1.RevokeX509AuthorityResponse, error) {
-	state, err := done(ctx, "failed to revoke X.509 authority")(s.deps.CA.RevokeX509(ctx, req.GetAuthorityId()))
+	state, err := done(ctx)(s.deps.CA.RevokeX509(ctx, req.GetAuthorityId()))
 	if err != nil {
 		return nil, err
 	}
-	return &localauthorityv1.RevokeX509AuthorityResponse{RevokedAuthority: state}, nil
+	return &localauthorityv1.RevokeX509AuthorityResponse{RevokedAuthority: named(state)}, nil
 }
 
 // done words the answer of the authorities, and notes which it was about.
-func done(ctx context.Context, failed string) func(ca.AuthorityState, error) (*localauthorityv1.AuthorityState, error) {
+func done(ctx context.Context) func(ca.AuthorityState, error) (*localauthorityv1.AuthorityState, error) {
 	return func(state ca.AuthorityState, err error) (*localauthorityv1.AuthorityState, error) {
 		if err != nil {
-			return nil, authorityError(failed, err)
+			return nil, authorityError(err)
 		}
 		annotate(ctx, slog.String("local_authority_id", state.ID))
 		return stateProto(&state), nil
 	}
+}
+
+// named is the ID alone, which is what SPIRE tells of authorities that are over.
+func named(state *localauthorityv1.AuthorityState) *localauthorityv1.AuthorityState {
+	return &localauthorityv1.AuthorityState{AuthorityId: state.GetAuthorityId()}
 }
 
 func stateProto(state *ca.AuthorityState) *localauthorityv1.AuthorityState {
@@ -95,20 +100,23 @@ func stateProto(state *ca.AuthorityState) *localauthorityv1.AuthorityState {
 	return p
 }
 
-// authorityError is the error of a method: package ca has the text for those
-// that clients may depend on.
-func authorityError(msg string, err error) error {
+// authorityError is the error of a method. Package ca has its text, which is
+// SPIRE's where clients may depend on it.
+func authorityError(err error) error {
+	code := codes.Internal
 	switch {
 	case errors.Is(err, ca.ErrAuthorityID):
-		return status.Error(codes.InvalidArgument, err.Error())
-	case errors.Is(err, ca.ErrAuthorityState):
-		return status.Error(codes.Internal, err.Error())
+		code = codes.InvalidArgument
 	case errors.Is(err, ca.ErrUpstream):
-		return status.Error(codes.FailedPrecondition, err.Error())
+		code = codes.FailedPrecondition
 	case errors.Is(err, ca.ErrJWTDisabled):
-		return status.Error(codes.Unimplemented, ca.ErrJWTDisabled.Error())
+		code = codes.Unimplemented
 	case errors.Is(err, ca.ErrNotReady):
-		return status.Error(codes.Unavailable, "server is initializing")
+		code = codes.Unavailable
+	case errors.Is(err, context.Canceled):
+		code = codes.Canceled
+	case errors.Is(err, context.DeadlineExceeded):
+		code = codes.DeadlineExceeded
 	}
-	return statusError(codes.Internal, msg, err)
+	return status.Error(code, err.Error())
 }

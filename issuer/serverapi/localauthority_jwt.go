@@ -14,7 +14,7 @@ import (
 func (s *LocalAuthorityService) GetJWTAuthorityState(context.Context, *localauthorityv1.GetJWTAuthorityStateRequest) (*localauthorityv1.GetJWTAuthorityStateResponse, error) {
 	states, err := s.deps.CA.JWTState()
 	if err != nil {
-		return nil, authorityError("failed to read the state of JWT authorities", err)
+		return nil, authorityError(err)
 	}
 	return &localauthorityv1.GetJWTAuthorityStateResponse{
 		Active: stateProto(states.Active), Prepared: stateProto(states.Prepared), Old: stateProto(states.Old),
@@ -23,7 +23,7 @@ func (s *LocalAuthorityService) GetJWTAuthorityState(context.Context, *localauth
 
 // PrepareJWTAuthority makes and publishes the next JWT authority.
 func (s *LocalAuthorityService) PrepareJWTAuthority(ctx context.Context, _ *localauthorityv1.PrepareJWTAuthorityRequest) (*localauthorityv1.PrepareJWTAuthorityResponse, error) {
-	state, err := done(ctx, "failed to prepare JWT authority")(s.deps.CA.PrepareJWT(ctx))
+	state, err := done(ctx)(s.deps.CA.PrepareJWT(ctx))
 	if err != nil {
 		return nil, err
 	}
@@ -32,7 +32,7 @@ func (s *LocalAuthorityService) PrepareJWTAuthority(ctx context.Context, _ *loca
 
 // ActivateJWTAuthority lets the prepared JWT authority sign from now on.
 func (s *LocalAuthorityService) ActivateJWTAuthority(ctx context.Context, req *localauthorityv1.ActivateJWTAuthorityRequest) (*localauthorityv1.ActivateJWTAuthorityResponse, error) {
-	state, err := done(ctx, "failed to activate JWT authority")(s.deps.CA.ActivateJWT(ctx, req.GetAuthorityId()))
+	state, err := done(ctx)(s.deps.CA.ActivateJWT(ctx, req.GetAuthorityId()))
 	if err != nil {
 		return nil, err
 	}
@@ -41,20 +41,20 @@ func (s *LocalAuthorityService) ActivateJWTAuthority(ctx context.Context, req *l
 
 // TaintJWTAuthority tells everyone to replace what the old JWT authority signed.
 func (s *LocalAuthorityService) TaintJWTAuthority(ctx context.Context, req *localauthorityv1.TaintJWTAuthorityRequest) (*localauthorityv1.TaintJWTAuthorityResponse, error) {
-	state, err := done(ctx, "failed to taint JWT authority")(s.deps.CA.TaintJWT(ctx, req.GetAuthorityId()))
+	state, err := done(ctx)(s.deps.CA.TaintJWT(ctx, req.GetAuthorityId()))
 	if err != nil {
 		return nil, err
 	}
-	return &localauthorityv1.TaintJWTAuthorityResponse{TaintedAuthority: state}, nil
+	return &localauthorityv1.TaintJWTAuthorityResponse{TaintedAuthority: named(state)}, nil
 }
 
 // RevokeJWTAuthority takes a tainted JWT authority out of the bundle.
 func (s *LocalAuthorityService) RevokeJWTAuthority(ctx context.Context, req *localauthorityv1.RevokeJWTAuthorityRequest) (*localauthorityv1.RevokeJWTAuthorityResponse, error) {
-	state, err := done(ctx, "failed to revoke JWT authority")(s.deps.CA.RevokeJWT(ctx, req.GetAuthorityId()))
+	state, err := done(ctx)(s.deps.CA.RevokeJWT(ctx, req.GetAuthorityId()))
 	if err != nil {
 		return nil, err
 	}
-	return &localauthorityv1.RevokeJWTAuthorityResponse{RevokedAuthority: state}, nil
+	return &localauthorityv1.RevokeJWTAuthorityResponse{RevokedAuthority: named(state)}, nil
 }
 
 // TaintX509UpstreamAuthority tells everyone to replace what was signed below a
@@ -63,7 +63,7 @@ func (s *LocalAuthorityService) TaintX509UpstreamAuthority(ctx context.Context, 
 	id := strings.ToLower(req.GetSubjectKeyId())
 	annotate(ctx, slog.String("subject_key_id", clip(id)))
 	if err := s.deps.CA.TaintX509Upstream(ctx, id); err != nil {
-		return nil, authorityError("failed to taint upstream authority", err)
+		return nil, authorityError(err)
 	}
 	return &localauthorityv1.TaintX509UpstreamAuthorityResponse{UpstreamAuthoritySubjectKeyId: id}, nil
 }
@@ -74,7 +74,7 @@ func (s *LocalAuthorityService) RevokeX509UpstreamAuthority(ctx context.Context,
 	id := strings.ToLower(req.GetSubjectKeyId())
 	annotate(ctx, slog.String("subject_key_id", clip(id)))
 	if err := s.deps.CA.RevokeX509Upstream(ctx, id); err != nil {
-		return nil, authorityError("failed to revoke X.509 upstream authority", err)
+		return nil, authorityError(err)
 	}
 	return &localauthorityv1.RevokeX509UpstreamAuthorityResponse{UpstreamAuthoritySubjectKeyId: id}, nil
 }

@@ -17,7 +17,6 @@ import (
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/bundlev1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/svidv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
-	"google.golang.org/grpc/health/grpc_health_v1"
 )
 
 func TestBatchNewX509SVID(t *testing.T) {
@@ -180,15 +179,4 @@ func TestBundle(t *testing.T) {
 	if status.Code(err) != codes.InvalidArgument {
 		t.Errorf("malformed trust domain: %v", err)
 	}
-}
-
-func TestHealth(t *testing.T) {
-	r := newRig(t)
-	health := grpc_health_v1.NewHealthClient(r.local())
-	resp, err := health.Check(t.Context(), &grpc_health_v1.HealthCheckRequest{})
-	if err != nil || resp.Status != grpc_health_v1.HealthCheckResponse_SERVING {
-		t.Errorf("Check = %v, %v", resp, err)
-	}
-	_, err = health.Check(t.Context(), &grpc_health_v1.HealthCheckRequest{Service: "x"})
-	wantStatus(t, err, codes.InvalidArgument, "per-service health is not supported")
 }
