@@ -27,7 +27,6 @@ func target(kind conformance.Kind, spireServer string) conformance.Target {
 		t.Helper()
 		issuer := harness.StartIssuer(harness.NewStage(t, bin), harness.IssuerSpec{
 			SPIREServer: spireServer, TrustDomain: conformance.TrustDomain, Server: serverLines(s), Plugins: pluginBlocks(s),
-			Experimental: `cache_reload_interval = "200ms"`,
 		})
 		return &conformance.Server{Addr: issuer.Addr, AdminSocket: issuer.Socket, Restart: issuer.Restart}
 	}}

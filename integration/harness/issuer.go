@@ -5,16 +5,16 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"strings"
 )
 
-// IssuerSpec is an issuer by itself, ours or SPIRE's. The texts are put into its server.conf as they are.
+// IssuerSpec is an issuer by itself, ours or SPIRE's: both are given the same server.conf, into which the texts are put
+// as they are.
 type IssuerSpec struct {
-	SPIREServer  string // path of a real spire-server; ours if empty
-	TrustDomain  string // lanyard.test if empty
-	Server       string // lines of the server block
-	Experimental string // lines of its experimental block, which only SPIRE's is given
-	Plugins      string // plugin blocks; the data store, the keys on disk and join_token are there already
+	SPIREServer string // path of a real spire-server; ours if empty
+	TrustDomain string // lanyard.test if empty
+	Server      string // lines of the server block; it has an experimental block already
+	Plugins     string // plugin blocks; the data store, the keys on disk and join_token are there already
+	Blocks      string // blocks beside server and plugins
 }
 
 // Issuer is a running issuer.
@@ -54,16 +54,6 @@ func (i *Issuer) conf(spec IssuerSpec) string {
 	if err != nil {
 		i.Fatalf("%v", err)
 	}
-	server, plugins := spec.Server, spec.Plugins
-	if spec.SPIREServer != "" {
-		server += "\nexperimental {\n" + spec.Experimental + "\n}\n"
-		plugins += `DataStore "sql" { plugin_data { database_type = "sqlite3" connection_string = «db» } }
-KeyManager "disk" { plugin_data { keys_path = «keys» } }
-`
-	}
-	if !strings.Contains(plugins, `"join_token"`) {
-		plugins += `NodeAttestor "join_token" { plugin_data {} }` + "\n"
-	}
 	return conf(`server {
   trust_domain = «td»
   bind_address = «host»
@@ -71,11 +61,29 @@ KeyManager "disk" { plugin_data { keys_path = «keys» } }
   socket_path  = «socket»
   data_dir     = «data»
   log_level    = "DEBUG"
-`+server+`
+  experimental {
+    cache_reload_interval = "200ms"
+  }
+`+spec.Server+`
 }
 plugins {
-`+plugins+`}
-`, "td", spec.TrustDomain, "host", host, "socket", i.Socket, "data", i.Path(i.name, "data"),
+  DataStore "sql" {
+    plugin_data {
+      database_type     = "sqlite3"
+      connection_string = «db»
+    }
+  }
+  KeyManager "disk" {
+    plugin_data {
+      keys_path = «keys»
+    }
+  }
+  NodeAttestor "join_token" {
+    plugin_data {}
+  }
+`+spec.Plugins+`
+}
+`+spec.Blocks, "td", spec.TrustDomain, "host", host, "socket", i.Socket, "data", i.Path(i.name, "data"),
 		"db", i.Path(i.name, "server.sqlite3"), "keys", i.Path(i.name, "keys.json"))
 }
 
