@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -138,19 +139,32 @@ func (a *Authority) makeJWT(ctx context.Context, now time.Time, r *record) (func
 		return nil, err
 	}
 	key := &types.JWTKey{PublicKey: r.public, KeyId: r.id, ExpiresAt: r.notAfter.Unix()}
-	keys := []*types.JWTKey{key}
-	if publisher, ok := a.cfg.Parent.(JWTPublisher); ok {
-		upstream, err := publisher.PublishJWTKey(ctx, key)
-		if err != nil {
-			return nil, fmt.Errorf("publish JWT authority upstream: %w", err)
-		}
-		keys = append(keys, upstream...)
+	keys, err := a.publishUpstream(ctx, key)
+	if err != nil {
+		return nil, err
 	}
 	return func(s *store.CAState) {
 		s.JWTAuthorities = dropOldest(s.JWTAuthorities)
 		s.JWTAuthorities = append(s.JWTAuthorities, r.protoJWT())
 		publishJWT(s, keys)
 	}, nil
+}
+
+// publishUpstream tells the parent of key, if there is one that takes it, and
+// returns all keys to publish here, key among them.
+func (a *Authority) publishUpstream(ctx context.Context, key *types.JWTKey) ([]*types.JWTKey, error) {
+	publisher, ok := a.cfg.Parent.(JWTPublisher)
+	if !ok {
+		return []*types.JWTKey{key}, nil
+	}
+	upstream, err := publisher.PublishJWTKey(ctx, key)
+	switch {
+	case errors.Is(err, ErrNoJWTUpstream):
+		a.cfg.Log.Warn("JWT-SVIDs of this issuer are known below it alone", "error", err)
+	case err != nil:
+		return nil, fmt.Errorf("publish JWT authority upstream: %w", err)
+	}
+	return append([]*types.JWTKey{key}, upstream...), nil
 }
 
 // publishJWT puts each of keys into the bundle once, but for those that were

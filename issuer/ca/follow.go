@@ -125,15 +125,12 @@ func (a *Authority) activeBelow(root *types.X509Certificate) bool {
 // upstream first where there is one that takes it, and returns all JWT keys of
 // the trust domain.
 func (a *Authority) PublishJWTKey(ctx context.Context, key *types.JWTKey) ([]*types.JWTKey, error) {
-	keys := []*types.JWTKey{key}
-	if publisher, ok := a.cfg.Parent.(JWTPublisher); ok {
-		ctx, cancel := context.WithTimeout(ctx, publishTimeout)
-		defer cancel()
-		upstream, err := publisher.PublishJWTKey(ctx, key)
-		if err != nil {
-			return nil, fmt.Errorf("publish JWT authority upstream: %w", err)
-		}
-		keys = append(keys, upstream...)
+	upstream, cancel := context.WithTimeout(ctx, publishTimeout)
+	defer cancel()
+	// Whoever publishes a key doesn't taint it.
+	keys, err := a.publishUpstream(upstream, &types.JWTKey{PublicKey: key.GetPublicKey(), KeyId: key.GetKeyId(), ExpiresAt: key.GetExpiresAt()})
+	if err != nil {
+		return nil, err
 	}
 	if err := a.take(ctx); err != nil {
 		return nil, err

@@ -64,9 +64,13 @@ type Watcher interface {
 
 // JWTPublisher is a [Parent] that tells others of our JWT authorities.
 type JWTPublisher interface {
-	// PublishJWTKey returns all JWT keys of the trust domain.
+	// PublishJWTKey returns all JWT keys of the trust domain. The error wraps
+	// [ErrNoJWTUpstream] if the parent has nothing to do with JWT.
 	PublishJWTKey(ctx context.Context, key *types.JWTKey) ([]*types.JWTKey, error)
 }
+
+// ErrNoJWTUpstream says that JWT authorities are known below this issuer alone.
+var ErrNoJWTUpstream = errors.New("upstream authority does not take JWT authorities")
 
 type selfSigned struct{}
 
