@@ -194,6 +194,12 @@ func (f *File) place(pos Pos) string {
 	return fmt.Sprintf("%s:%d", f.name, pos.Line)
 }
 
+// Faults counts those found so far.
+func (f *File) Faults() int { return len(f.errs) + len(f.other) }
+
+// Sibling is a file of the same name and without faults, to collect some in.
+func (f *File) Sibling() *File { return &File{name: f.name, seen: map[string]Pos{}} }
+
 // Include adds the faults of a file that this one names.
 func (f *File) Include(other *File) {
 	if err := other.Err(); err != nil {

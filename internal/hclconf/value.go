@@ -69,6 +69,9 @@ func assignDuration(expr hclsyntax.Expression, v reflect.Value) error {
 	if err != nil {
 		return err
 	}
+	if s == "" { // as if it weren't there, as in SPIRE
+		return nil
+	}
 	d, err := time.ParseDuration(s)
 	if err != nil {
 		return fmt.Errorf("%q is no duration: write it with a unit, like \"90s\", \"10m\" or \"24h\"", clip(s))

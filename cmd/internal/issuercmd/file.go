@@ -1,6 +1,7 @@
 package issuercmd
 
 import (
+	"net/netip"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -8,12 +9,13 @@ import (
 	"github.com/lanyard-mtls/lanyard/internal/hclconf"
 )
 
-// file is the issuer's configuration file: SPIRE's server.conf as far as Lanyard does it, and all its other keys by name.
+// file is the issuer's configuration file: all of SPIRE's server.conf, and what Lanyard adds in blocks of its own.
 type file struct {
-	Server  *serverBlock  `hcl:"server,block"`
-	Plugins *pluginsBlock `hcl:"plugins,block"`
-
-	_ hclconf.NotYet `names:"telemetry health_checks"`
+	Server       *serverBlock       `hcl:"server,block"`
+	Plugins      *pluginsBlock      `hcl:"plugins,block"`
+	Telemetry    *telemetryBlock    `hcl:"telemetry,block"`
+	HealthChecks *healthChecksBlock `hcl:"health_checks,block"`
+	OIDC         *oidcBlock         `hcl:"oidc,block"`
 }
 
 type serverBlock struct {
@@ -25,18 +27,34 @@ type serverBlock struct {
 	AdminIDs    []spiffeid.ID        `hcl:"admin_ids,optional"`
 
 	CATTL              time.Duration   `hcl:"ca_ttl,optional"`
+	CAKeyType          string          `hcl:"ca_key_type,optional"`
 	CASubject          *caSubjectBlock `hcl:"ca_subject,block"`
 	DefaultX509SVIDTTL time.Duration   `hcl:"default_x509_svid_ttl,optional"`
 	AgentTTL           time.Duration   `hcl:"agent_ttl,optional"`
+	DefaultJWTSVIDTTL  time.Duration   `hcl:"default_jwt_svid_ttl,optional"`
+	JWTKeyType         string          `hcl:"jwt_key_type,optional"`
+	JWTIssuer          string          `hcl:"jwt_issuer,optional"`
+	DisableJWTSVIDs    bool            `hcl:"disable_jwt_svids,optional"`
 
+	AuditLogEnabled   bool   `hcl:"audit_log_enabled,optional"`
 	LogFile           string `hcl:"log_file,optional"`
 	LogLevel          string `hcl:"log_level,optional"`
 	LogFormat         string `hcl:"log_format,optional"`
 	LogSourceLocation bool   `hcl:"log_source_location,optional"`
 
-	_ hclconf.NotYet `names:"ca_key_type jwt_key_type jwt_issuer default_jwt_svid_ttl disable_jwt_svids audit_log_enabled federation experimental"`
-	_ hclconf.NotYet `names:"prune_attested_nodes_expired_for prune_attested_nodes_batch_size prune_tofu_nodes max_attested_node_info_staleness"`
-	_ hclconf.NotYet `names:"ratelimit proxy_protocol_trusted_cidrs profiling_enabled profiling_port profiling_freq profiling_names"`
+	PruneExpiredFor  time.Duration `hcl:"prune_attested_nodes_expired_for,optional"`
+	PruneBatchSize   int           `hcl:"prune_attested_nodes_batch_size,optional"`
+	PruneTOFUNodes   bool          `hcl:"prune_tofu_nodes,optional"`
+	NodeInfoStale    time.Duration `hcl:"max_attested_node_info_staleness,optional"`
+	ProxyProtocol    []cidr        `hcl:"proxy_protocol_trusted_cidrs,optional"`
+	ProfilingEnabled bool          `hcl:"profiling_enabled,optional"`
+	ProfilingPort    int           `hcl:"profiling_port,optional"`
+	ProfilingFreq    int           `hcl:"profiling_freq,optional"`
+	ProfilingNames   []string      `hcl:"profiling_names,optional"`
+
+	RateLimit    *rateLimitBlock    `hcl:"ratelimit,block"`
+	Federation   *federationBlock   `hcl:"federation,block"`
+	Experimental *experimentalBlock `hcl:"experimental,block"`
 }
 
 type caSubjectBlock struct {
@@ -45,47 +63,41 @@ type caSubjectBlock struct {
 	CommonName   string   `hcl:"common_name,optional"`
 }
 
-type pluginsBlock struct {
-	KeyManager   []pluginBlock `hcl:"KeyManager,block"`
-	NodeAttestor []pluginBlock `hcl:"NodeAttestor,block"`
-
-	_ hclconf.NotYet `names:"DataStore" instead:"records are kept in data_dir, with no database to run"`
-	_ hclconf.NotYet `names:"UpstreamAuthority Notifier BundlePublisher CredentialComposer"`
+type rateLimitBlock struct {
+	Attestation *bool `hcl:"attestation,optional"`
+	Signing     *bool `hcl:"signing,optional"`
 }
 
-type pluginBlock struct {
-	Name string `hcl:"name,label"`
-	At   hclconf.Pos
-	Data *hclconf.Body `hcl:"plugin_data,block"`
-
-	_ hclconf.NotYet `names:"plugin_cmd plugin_args plugin_checksum plugin_data_file enabled"`
+// federationBlock may be there, as long as it asks for nothing.
+type federationBlock struct {
+	_ hclconf.NotYet `names:"bundle_endpoint" instead:"other trust domains take this one's bundle from \"bundle show\""`
+	_ hclconf.NotYet `names:"federates_with" instead:"give their bundles by \"bundle set\""`
 }
 
-type diskData struct {
-	KeysPath string `hcl:"keys_path,optional"`
+type experimentalBlock struct {
+	AgentIDAsSelector bool          `hcl:"agent_spiffe_id_as_selector,optional"`
+	CacheReload       time.Duration `hcl:"cache_reload_interval,optional"`
+	FullCacheReload   time.Duration `hcl:"full_cache_reload_interval,optional"`
+	EventsBasedCache  bool          `hcl:"events_based_cache,optional"`
+	PruneEvents       time.Duration `hcl:"prune_events_older_than,optional"`
+	EventTimeout      time.Duration `hcl:"event_timeout,optional"`
+	SQLTimeout        time.Duration `hcl:"sql_transaction_timeout,optional"`
+	RequirePQKEM      bool          `hcl:"require_pq_kem,optional"`
+	WITKeyType        string        `hcl:"wit_key_type,optional"`
+	WITIssuer         string        `hcl:"wit_issuer,optional"`
+	FeatureFlags      []string      `hcl:"feature_flags,optional"`
+	NamedPipeName     string        `hcl:"named_pipe_name,optional"`
+
+	_ hclconf.NotYet `names:"auth_opa_policy_engine" instead:"callers are authorized by SPIRE's default policy"`
 }
 
-// checkPlugins accepts the plugins whose work Lanyard does, with the settings it does it with.
-func (p *pluginsBlock) check(f *hclconf.File, keysPath string) {
-	if p == nil {
-		return
+// cidr is a network. Bits behind its mask are let be, as SPIRE does.
+type cidr struct{ netip.Prefix }
+
+func (c *cidr) UnmarshalText(text []byte) (err error) {
+	if c.Prefix, err = netip.ParsePrefix(string(text)); err != nil {
+		return errNoCIDR
 	}
-	for _, b := range p.KeyManager {
-		if b.Name != "disk" {
-			f.Errorf(b.At, "plugins.KeyManager %q: known to SPIRE, not supported yet; write KeyManager \"disk\", or remove it: keys are kept in data_dir", b.Name)
-			continue
-		}
-		var data diskData
-		f.DecodeBody(b.Data, &data)
-		if data.KeysPath != "" && !samePath(data.KeysPath, keysPath) {
-			f.Errorf(f.At("plugins.KeyManager.disk.plugin_data.keys_path"), "plugins.KeyManager.disk.plugin_data.keys_path %s: keys are kept in %s; write that, or remove it", data.KeysPath, keysPath)
-		}
-	}
-	for _, b := range p.NodeAttestor {
-		if b.Name != "join_token" {
-			f.Errorf(b.At, "plugins.NodeAttestor %q: known to SPIRE, not supported yet; agents join by token: remove it", b.Name)
-			continue
-		}
-		f.DecodeBody(b.Data, &struct{}{})
-	}
+	c.Prefix = c.Masked()
+	return nil
 }

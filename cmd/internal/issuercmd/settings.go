@@ -1,10 +1,12 @@
 package issuercmd
 
 import (
-	"crypto/x509/pkix"
+	"context"
 	"errors"
-	"path/filepath"
-	"strings"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
 
 	"github.com/spf13/pflag"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -12,6 +14,7 @@ import (
 	"github.com/lanyard-mtls/lanyard/cmd/internal/conffile"
 	"github.com/lanyard-mtls/lanyard/internal/cli"
 	"github.com/lanyard-mtls/lanyard/internal/hclconf"
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
 	"github.com/lanyard-mtls/lanyard/internal/telemetry"
 	"github.com/lanyard-mtls/lanyard/issuer"
 )
@@ -64,10 +67,14 @@ func defaultBind(env *cli.Env) string {
 type settings struct {
 	issuer issuer.Config
 	log    telemetry.Config
+	// notes are what is to say about the file, a line each.
+	notes []string
+	// profiling is SPIRE's, undocumented there too.
+	profiling profiling
 }
 
 // settings reads flags and file, and checks all that can be checked without starting.
-func (f *flags) settings(env *cli.Env) (settings, error) {
+func (f *flags) settings(ctx context.Context, env *cli.Env) (settings, error) {
 	if err := f.logs.Check(); err != nil {
 		return settings{}, err
 	}
@@ -76,31 +83,34 @@ func (f *flags) settings(env *cli.Env) (settings, error) {
 	if err != nil {
 		return settings{}, err
 	}
+	if content.Server == nil {
+		content.Server = &serverBlock{}
+	}
 	server := content.Server
-	if server == nil {
-		server = &serverBlock{}
-	}
 	s := settings{
-		issuer: issuer.Config{
-			TrustDomain: server.TrustDomain, DataDir: server.DataDir, BindAddress: server.BindAddress, BindPort: cli.DefaultPort,
-			SocketPath: server.SocketPath, AdminIDs: server.AdminIDs, CATTL: server.CATTL,
-			DefaultX509SVIDTTL: server.DefaultX509SVIDTTL, AgentTTL: server.AgentTTL,
-		},
-		log: f.logs.Over(telemetry.Config{Level: server.LogLevel, Format: server.LogFormat, File: server.LogFile, Source: server.LogSourceLocation}),
+		issuer:    server.issuerConfig(),
+		log:       f.logs.Over(telemetry.Config{Level: server.LogLevel, Format: server.LogFormat, File: server.LogFile, Source: server.LogSourceLocation}),
+		profiling: server.profile(),
 	}
+	s.issuer.BindPort = cli.DefaultPort
 	if server.BindPort != nil {
 		s.issuer.BindPort = *server.BindPort
 	}
-	if c := server.CASubject; c != nil {
-		s.issuer.CASubject = pkix.Name{Country: c.Country, Organization: c.Organization, CommonName: c.CommonName}
-	}
+	s.issuer.Metrics, s.issuer.Health, s.issuer.OIDC = content.Telemetry.metrics(), content.HealthChecks.health(), content.OIDC.config(server)
+	s.issuer.Version = cli.Version()
 	if err := f.override(&s.issuer); err != nil {
 		return settings{}, err
 	}
 	if err := f.fill(env, &s.issuer, conf); err != nil {
 		return settings{}, err
 	}
-	return s, check(conf, content, s)
+	if err := check(ctx, conf, content, &s); err != nil {
+		return settings{}, err
+	}
+	if conf != nil {
+		s.notes = conf.Notes()
+	}
+	return s, nil
 }
 
 // override lets the flags given go before the file.
@@ -146,24 +156,63 @@ func (f *flags) fill(env *cli.Env, c *issuer.Config, conf *hclconf.File) error {
 }
 
 // check finds what is wrong with the whole: the file's faults, and what the issuer says of the result, at the line it is
-// from.
-func check(conf *hclconf.File, content file, s settings) error {
+// from. What plugins {} says becomes part of the configuration here.
+func check(ctx context.Context, conf *hclconf.File, content file, s *settings) error {
+	address, addressErr := bindable(lookup(ctx), s.issuer.BindAddress)
+	if addressErr == nil {
+		s.issuer.BindAddress = address
+	}
 	if conf == nil {
-		return s.issuer.Validate()
+		return errors.Join(prefixed("bind_address ", addressErr), s.issuer.Validate())
 	}
-	content.Plugins.check(conf, filepath.Join(s.issuer.DataDir, "keys.json"))
-	if server := content.Server; server != nil {
-		conf.Check("server.log_level", telemetry.Check(server.LogLevel, ""))
-		conf.Check("server.log_format", telemetry.Check("", server.LogFormat))
+	content.Server.check(conf)
+	(&plugins{conf: conf, cfg: &s.issuer}).read(content.Plugins)
+	if addressErr != nil {
+		conf.Errorf(conf.At("server.bind_address"), "server.bind_address %v", addressErr)
+		s.issuer.BindAddress = ""
 	}
+	checkListeners(conf, s.issuer)
 	if conf.Err() == nil { // a value that couldn't be read would be called missing too
-		conf.CheckAll("server", s.issuer.Validate())
+		rest := s.issuer
+		rest.OIDC = nil // checked already
+		conf.CheckAll("server", rest.Validate())
 	}
-	return conf.Err()
+	if err := conf.Err(); err != nil {
+		return err
+	}
+	notices(conf, content, s.issuer)
+	return nil
 }
 
-func samePath(a, b string) bool {
-	absA, errA := filepath.Abs(a)
-	absB, errB := filepath.Abs(b)
-	return errors.Join(errA, errB) == nil && absA == absB && !strings.HasSuffix(a, "/")
+// checkListeners finds the faults of the blocks beside server {}.
+func checkListeners(conf *hclconf.File, c issuer.Config) {
+	conf.CheckAll("telemetry.Prometheus", c.Metrics.Validate())
+	conf.CheckAll("health_checks", c.Health.Validate())
+	if c.OIDC == nil {
+		return
+	}
+	if c.DisableJWTSVIDs {
+		conf.Errorf(conf.At("oidc"), "oidc: there are no JWT-SVIDs to verify with server.disable_jwt_svids: remove one of them")
+	}
+	withKeys := *c.OIDC
+	withKeys.Keys = func() []*types.JWTKey { return nil } // the issuer's, once it runs
+	conf.CheckAll("oidc", withKeys.Validate())
+}
+
+func prefixed(prefix string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s%w", prefix, err)
+}
+
+// lookupTimeout bounds the wait for a name server.
+const lookupTimeout = 5 * time.Second
+
+func lookup(ctx context.Context) func(string) ([]netip.Addr, error) {
+	return func(host string) ([]netip.Addr, error) {
+		ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+		defer cancel()
+		return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	}
 }
