@@ -2,40 +2,69 @@ package store
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
-	"time"
+	"strings"
 
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // Save writes a copy of all records, as of one revision, and returns its size
-// in bytes. The store goes on meanwhile.
+// in bytes. The store goes on meanwhile; history is kept for 5 minutes, so a
+// reader that takes longer gets an error, which wraps ErrCompacted. The copy
+// holds no private key and no join token, but who can write one can write
+// whatever they like into a trust domain.
 func (s *Store) Save(ctx context.Context, w io.Writer) (size int64, err error) {
-	panic("later")
+	ctx, end, err := s.begin(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer end()
+	out := newCopyWriter(w)
+	if err := s.save(ctx, out); err != nil {
+		if errors.Is(err, rpctypes.ErrCompacted) {
+			err = fmt.Errorf("%w: the copy was read too slowly", ErrCompacted)
+		}
+		return out.size, s.fault("save", err)
+	}
+	if err := out.finish(); err != nil {
+		return out.size, fmt.Errorf("store: save: %w", err)
+	}
+	return out.size, nil
 }
 
-// RestoreConfig says where a copy is restored to, and whose it must be.
-type RestoreConfig struct {
-	// Dir must be missing or empty.
-	Dir string
-	// TrustDomain must be that of the copy.
-	TrustDomain spiffeid.TrustDomain
-	// Now is the clock; nil is time.Now.
-	Now func() time.Time
+func (s *Store) save(ctx context.Context, out *copyWriter) error {
+	var rev int64
+	from, to := root, clientv3.GetPrefixRangeEnd(root)
+	for {
+		resp, err := s.client.Get(ctx, from, clientv3.WithRange(to), clientv3.WithRev(rev), clientv3.WithLimit(savePage))
+		if err != nil {
+			return err
+		}
+		if rev == 0 {
+			rev = resp.Header.Revision // that of later pages is of then
+		}
+		for _, kv := range resp.Kvs {
+			if leftOut(string(kv.Key)) {
+				continue
+			}
+			if err := out.record(kv); err != nil {
+				return err
+			}
+		}
+		if !resp.More {
+			return nil
+		}
+		from = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
+	}
 }
 
-// Restore makes a store in cfg.Dir of what Save wrote.
-func Restore(ctx context.Context, cfg RestoreConfig, r io.Reader) error {
-	panic("later")
-}
+// savePage bounds how many records are in memory at once.
+const savePage = 1000
 
-// Restored reports whether the store was made by Restore and nobody has called
-// ClearRestored since.
-func (s *Store) Restored(ctx context.Context) (bool, error) {
-	return false, nil // until Restore exists
-}
-
-// ClearRestored takes the mark of a restore off.
-func (s *Store) ClearRestored(ctx context.Context) error {
-	return nil
-}
+// leftOut says which records no copy has: join tokens, for whoever finds an old
+// copy must not be able to join with what was spent since; and the mark that
+// this store is a copy itself.
+func leftOut(key string) bool { return strings.HasPrefix(key, tokenDir) || key == restoredKey }
