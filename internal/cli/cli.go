@@ -62,8 +62,7 @@ func OSEnv(d Dialect, exit func(int)) *Env {
 func Execute(ctx context.Context, env *Env, root *cobra.Command, args []string) int {
 	prepare(env, root)
 	if len(args) > 0 && (args[0] == cobra.ShellCompRequestCmd || args[0] == cobra.ShellCompNoDescRequestCmd) {
-		root.SetArgs(args)
-		return env.finish(root, root.ExecuteContext(ctx))
+		return env.finish(root, complete(env, root, args[1:], args[0] == cobra.ShellCompRequestCmd))
 	}
 	cmd, args, err := normalize(env, root, args)
 	if err != nil {
@@ -89,7 +88,7 @@ func prepare(env *Env, root *cobra.Command) {
 	}
 	root.SetFlagErrorFunc(flagError)
 	root.InitDefaultHelpCmd()
-	root.InitDefaultCompletionCmd()
+	root.AddCommand(completionVerb(env))
 	hideHelp(root)
 	env.localize = localizer(root)
 	localizeTree(root, env.localize)
@@ -116,7 +115,7 @@ func localizeTree(cmd *cobra.Command, rewrite func(string) string) {
 
 func hideHelp(root *cobra.Command) {
 	for _, c := range root.Commands() {
-		if c.Name() == "help" || c.Name() == "completion" {
+		if c.Name() == "help" {
 			c.Hidden = true
 		}
 	}
