@@ -1,10 +1,6 @@
 package enroll_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
 	"errors"
 	"path/filepath"
 	"strings"
@@ -28,8 +24,10 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// newEnroller returns an Enroller whose CA is not loaded yet.
-func newEnroller(t *testing.T) (*enroll.Enroller, *ca.Authority) {
+const hour = time.Hour
+
+// newUnloadedRig returns a rig whose CA is not loaded yet.
+func newUnloadedRig(t *testing.T, configure ...func(*enroll.Config)) *rig {
 	t.Helper()
 	dir := t.TempDir()
 	st, err := store.Open(t.Context(), store.Config{Dir: filepath.Join(dir, "store"), TrustDomain: td})
@@ -46,16 +44,22 @@ func newEnroller(t *testing.T) (*enroll.Enroller, *ca.Authority) {
 	keys, err := ca.OpenKeys(filepath.Join(dir, "keys.json"))
 	must(t, err)
 	authority := ca.New(ca.Config{TrustDomain: td, Keys: keys, Journal: st})
-	return enroll.New(enroll.Config{TrustDomain: td, Store: st, Registry: reg, CA: authority}), authority
+	cfg := enroll.Config{TrustDomain: td, Store: st, Registry: reg, CA: authority}
+	for _, f := range configure {
+		f(&cfg)
+	}
+	return &rig{Enroller: enroll.New(cfg), t: t, store: st, reg: reg, ca: authority}
 }
 
+func newEnroller(t *testing.T) (*enroll.Enroller, *ca.Authority) {
+	r := newUnloadedRig(t)
+	return r.Enroller, r.ca
+}
+
+// attempt is one to join with a token of join_token and a key of its own.
 func attempt(t *testing.T, token string) enroll.Attempt {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(t, err)
-	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
-	must(t, err)
-	return enroll.Attempt{Method: "join_token", Payload: []byte(token), CSR: csr}
+	return enroll.Attempt{Method: "join_token", Payload: []byte(token), CSR: newCSR(t, newKey(t))}
 }
 
 // TestFailureToSignKeepsToken joins while no authority can sign, and then again.
