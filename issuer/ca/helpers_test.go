@@ -3,6 +3,7 @@ package ca_test
 import (
 	"context"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -152,4 +153,15 @@ func (s *site) statuses() map[storepb.X509Authority_Status]int {
 		n[a.Status]++
 	}
 	return n
+}
+
+func hexOf(id []byte) string { return hex.EncodeToString(id) }
+
+func parse(t testing.TB, der []byte) *x509.Certificate {
+	t.Helper()
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert
 }
