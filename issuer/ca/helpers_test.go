@@ -165,3 +165,12 @@ func parse(t testing.TB, der []byte) *x509.Certificate {
 	}
 	return cert
 }
+
+func unhex(t testing.TB, id string) []byte {
+	t.Helper()
+	raw, err := hex.DecodeString(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}

@@ -45,6 +45,7 @@ func (m *memory) UpdateCA(_ context.Context, change func(*store.CAState) error) 
 	}
 	if fingerprint(&state) != was {
 		m.revision++
+		state.Bundle.SequenceNumber = uint64(m.revision)
 	}
 	m.state = state
 	return m.revision, nil
