@@ -75,7 +75,7 @@ func newServer(guard *guard, local bool, opts ...grpc.ServerOption) *grpc.Server
 	if !local {
 		g.limits = newLimits(guard.deps.Limits)
 	}
-	return grpc.NewServer(append(opts,
+	return grpc.NewServer(append([]grpc.ServerOption{
 		grpc.UnaryInterceptor(g.unary),
 		grpc.StreamInterceptor(g.stream),
 		grpc.MaxRecvMsgSize(maxMessage),
@@ -85,18 +85,23 @@ func newServer(guard *guard, local bool, opts ...grpc.ServerOption) *grpc.Server
 		// No handler is left to find the store closed under it.
 		grpc.WaitForHandlers(true),
 		// Ten thousand idle agents keep their read buffers.
-		grpc.ReadBufferSize(4<<10),
-		grpc.KeepaliveParams(keepalive.ServerParameters{
-			MaxConnectionAge:      maxConnectionAge,
-			MaxConnectionAgeGrace: maxConnectionGrace,
-			Time:                  time.Minute, // how long a silent peer is believed
-			Timeout:               20 * time.Second,
-		}),
+		grpc.ReadBufferSize(4 << 10),
+		ages(maxConnectionAge),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
 			MinTime:             10 * time.Second,
 			PermitWithoutStream: true,
 		}),
-	)...)
+	}, opts...)...)
+}
+
+// ages ends connections that are that old: what is in progress on them goes on.
+func ages(age time.Duration) grpc.ServerOption {
+	return grpc.KeepaliveParams(keepalive.ServerParameters{
+		MaxConnectionAge:      age,
+		MaxConnectionAgeGrace: maxConnectionGrace,
+		Time:                  time.Minute, // how long a silent peer is believed
+		Timeout:               20 * time.Second,
+	})
 }
 
 // Serve serves both listeners, which it closes, until ctx is done; then it
