@@ -88,7 +88,7 @@ func places(n int) []int {
 	}
 	if n < 100 { // a sample of as far as the calls of one run get
 		for i := range at {
-			at[i] = 1 + i*i/5
+			at[i] = 1 + i + i*i/6
 		}
 	}
 	return at
@@ -101,10 +101,10 @@ func crashAt(t *testing.T, bin string, at int) (_ *diary, killed bool) {
 	defer cancel()
 	d := newDiary()
 	inject := fmt.Sprintf("inject=%s:signal=SIGKILL:when=%d", writes, at)
-	r, err := p.start(ctx, p.command("strace", "-f", "-qq", "-o", "/dev/null", "--seccomp-bpf", "-e", "trace="+writes, "-e", inject))
+	r, err := p.start(ctx, p.command("strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace="+writes, "-e", inject)) // --seccomp-bpf counts wrong
 	must(t, err)
 	if r.admin != nil {
-		err := d.write(ctx, r.admin, p.addr, 12)
+		err := d.write(ctx, r.admin, p.addr, 12+at/2)
 		killed = err != nil
 		if err == nil {
 			t.Logf("all calls were answered")
@@ -148,12 +148,11 @@ func (d *diary) continues(ctx context.Context, r *running, p *place) error {
 // endTraced ends the issuer below strace, and strace.
 func endTraced(t *testing.T, r *running) {
 	t.Helper()
+	// Of a strace that is gone there are none.
 	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", r.PID(), r.PID()))
 	if err == nil {
 		for _, pid := range strings.Fields(string(children)) {
-			if err := exec.Command("kill", "-KILL", pid).Run(); err != nil {
-				t.Logf("kill %s: %v", pid, err)
-			}
+			_ = exec.Command("kill", "-KILL", pid).Run() // it may be gone
 		}
 	}
 	r.end()
