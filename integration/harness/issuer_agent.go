@@ -173,3 +173,30 @@ func (i *Issuer) Serial(ctx context.Context, agentID string) (string, error) {
 	}
 	return match[1], nil
 }
+
+var authorityLine = regexp.MustCompile(`(?m)^\s*Authority ID: (\S+)`)
+
+// ActiveAuthority is the ID of the authority that signs; kind is x509 or jwt.
+func (i *Issuer) ActiveAuthority(kind string) string {
+	i.Helper()
+	return i.authority(i.Admin("localauthority", kind, "show"))
+}
+
+// Authority prepares, activates, taints or revokes an authority, and returns its ID.
+func (i *Issuer) Authority(kind, verb, id string) string {
+	i.Helper()
+	args := []string{"localauthority", kind, verb}
+	if id != "" {
+		args = append(args, "-authorityID", id)
+	}
+	return i.authority(i.Admin(args...))
+}
+
+func (i *Issuer) authority(out string) string {
+	i.Helper()
+	match := authorityLine.FindStringSubmatch(out)
+	if match == nil {
+		i.Fatalf("no authority in %q", out)
+	}
+	return match[1]
+}
