@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/rand"
@@ -21,7 +22,8 @@ type DiskConfig struct {
 	// CertFile has the certificate that signs, then its intermediates.
 	CertFile string
 	KeyFile  string // PKCS #8, PKCS #1 or SEC 1, without a passphrase
-	// BundleFile has the roots; empty if the certificate is its own root.
+	// BundleFile has the roots; empty if the certificate is its own root. As with
+	// SPIRE it need not be self-signed for that, but some verifiers then want it to.
 	BundleFile string
 	Now        func() time.Time // nil is time.Now
 }
@@ -133,11 +135,7 @@ func (d *Disk) check(p *pair) error {
 		opts.Intermediates.AddCert(cert)
 	}
 	if _, err := p.signs.Verify(opts); err != nil {
-		roots := d.cfg.BundleFile
-		if roots == "" {
-			roots = "itself"
-		}
-		return fmt.Errorf("the chain of %s does not end in a root of %s: %w", d.cfg.CertFile, roots, err)
+		return fmt.Errorf("the chain of %s does not end in a root of %s: %w", d.cfg.CertFile, cmp.Or(d.cfg.BundleFile, "its own"), err)
 	}
 	return nil
 }

@@ -11,3 +11,9 @@ import (
 func ParseBundle(td spiffeid.TrustDomain, bundle *types.Bundle) (ca.Roots, error) {
 	return NewSPIRE(SPIREConfig{TrustDomain: td}).parse(bundle)
 }
+
+// What tests see of the files.
+var (
+	ParseCertificates = parseCertificates
+	ParseKey          = parseKey
+)
