@@ -64,13 +64,13 @@ func (s *Server) Handler() http.Handler { return s.handler }
 func (s *Server) Listen(ctx context.Context) error {
 	if s.cert != nil {
 		if err := s.cert.look(); err != nil {
-			return fmt.Errorf("oidc: %w", err)
+			return err
 		}
 	}
 	if socket, ok := strings.CutPrefix(s.cfg.listen(), unixScheme); ok {
 		l, err := unixsock.Listen(socket, 0o666) // public, like the documents: for a proxy of any user
 		if err != nil {
-			return fmt.Errorf("oidc: %w", err)
+			return err
 		}
 		s.listener = l
 		return nil
@@ -79,7 +79,7 @@ func (s *Server) Listen(ctx context.Context) error {
 	lc.SetMultipathTCP(false)
 	l, err := lc.Listen(ctx, "tcp", s.cfg.listen())
 	if err != nil {
-		return fmt.Errorf("oidc: cannot serve on %s: %w", s.cfg.listen(), err)
+		return fmt.Errorf("cannot serve on %s: %w", s.cfg.listen(), err)
 	}
 	s.listener = l
 	return nil
