@@ -48,13 +48,13 @@ func newNested(t *testing.T, root, below harness.IssuerSpec, rootAgent string) n
 	s := harness.NewStage(t, bin)
 	n := nested{T: t, root: harness.StartIssuer(s, root)}
 	node := n.root.ID("/root-node")
-	upstream := harness.NewAgent(n.root, harness.AgentSpec{SPIREAgent: rootAgent})
-	upstream.Start(n.root.Token(node))
 	binary := below.SPIREServer
 	if binary == "" {
 		binary = bin + "/lanyard"
 	}
-	n.root.Entry(node, n.root.ID("/nested"), binary, "-downstream")
+	n.root.Entry(node, n.root.ID("/nested"), binary, "-downstream") // before the agent: it has it once it is ready
+	upstream := harness.NewAgent(n.root, harness.AgentSpec{SPIREAgent: rootAgent})
+	upstream.Start(n.root.Token(node))
 	host, port, err := net.SplitHostPort(n.root.Addr)
 	if err != nil {
 		t.Fatal(err)

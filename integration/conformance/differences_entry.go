@@ -21,11 +21,5 @@ func entryDifferences() []Difference {
 			Lanyard: "InvalidArgument.",
 			Why:     badTokenIsTheir,
 		},
-		{
-			Name: "list entries: not downstream", Checks: []string{"entry/filter by fields"},
-			SPIRE:   "by_downstream = false matches all entries.",
-			Lanyard: "It matches those that are not downstream.",
-			Why:     "That is what was asked for.",
-		},
 	}
 }
