@@ -29,7 +29,7 @@ func (e *RefusedError) Error() string {
 	const rejoin = "; its SVID was deleted: get a new join token at the issuer (token generate) and start the agent with it (-joinToken)"
 	switch e.Reason {
 	case types.PermissionDeniedDetails_AGENT_BANNED:
-		return fmt.Sprintf("the issuer has banned agent %s; its SVID was deleted: to let it in again, evict it at the issuer (agent evict) and join with a new token", e.ID)
+		return fmt.Sprintf("the issuer has banned agent %s; its SVID was deleted: to let it in again, evict it at the issuer (agent evict) and start it anew, with a new token if it joins by token", e.ID)
 	case types.PermissionDeniedDetails_AGENT_EXPIRED:
 		return fmt.Sprintf("the SVID of agent %s expired before it could be renewed: compare the clocks of this machine and the issuer, or %s", e.ID, newTokenMend)
 	case types.PermissionDeniedDetails_AGENT_NOT_ATTESTED:

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
 	"github.com/lanyard-mtls/lanyard/internal/testca"
@@ -24,6 +25,14 @@ func enrolled(t *testing.T, s *spiretest.Server, token string, end time.Duration
 	t.Helper()
 	svid := s.CA.SVID(t, s.AgentID(token).String(), testca.Lifetime(time.Now().Add(-time.Hour), time.Now().Add(end)))
 	s.Enroll(token, svid)
+	dir = t.TempDir()
+	writeState(t, s, dir, svid)
+	return dir
+}
+
+// writeState makes dir that of an agent with the SVID.
+func writeState(t *testing.T, s *spiretest.Server, dir string, svid *x509svid.SVID) {
+	t.Helper()
 	chain, key, err := svid.Marshal()
 	if err != nil {
 		t.Fatal(err)
@@ -33,7 +42,6 @@ func enrolled(t *testing.T, s *spiretest.Server, token string, end time.Duration
 		t.Fatal(err)
 	}
 	block, _ := pem.Decode(key)
-	dir = t.TempDir()
 	for name, content := range map[string]any{
 		"agent-data.json": map[string]any{"svid": [][]byte{chain}, "bundle": [][]byte{bundle}},
 		"keys.json":       map[string]any{"keys": map[string][]byte{"agent-svid-A": block.Bytes}},
@@ -46,7 +54,6 @@ func enrolled(t *testing.T, s *spiretest.Server, token string, end time.Duration
 			t.Fatal(err)
 		}
 	}
-	return dir
 }
 
 func TestRenewsAtHalfLife(t *testing.T) {

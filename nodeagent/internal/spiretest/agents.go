@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
+	"maps"
 	"math/big"
 	"path"
 	"time"
@@ -31,6 +32,7 @@ type token struct {
 
 type agent struct {
 	serial, next *big.Int // nil serial: banned
+	reattests    bool
 }
 
 // Token makes a join token that lives for life.
@@ -72,6 +74,7 @@ func (s *Server) Evict(id spiffeid.ID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.agents, id)
+	maps.DeleteFunc(s.nodeKeys, func(_ [32]byte, bound spiffeid.ID) bool { return bound == id })
 }
 
 // Serials returns the serial numbers of an agent: the one in use, and that of a
@@ -182,11 +185,17 @@ func (a agentService) AttestAgent(stream grpc.BidiStreamingServer[agentv1.Attest
 	if err != nil {
 		return err
 	}
-	svid, err := a.attest(req.GetParams())
+	result := &agentv1.AttestAgentResponse_Result{}
+	if method := req.GetParams().GetData().GetType(); method == nodeattest.JoinToken {
+		result.Svid, err = a.attest(req.GetParams())
+	} else {
+		result.Reattestable = true
+		result.Svid, err = a.challenge(stream, method, req.GetParams())
+	}
 	if err != nil {
 		return err
 	}
-	return stream.Send(&agentv1.AttestAgentResponse{Step: &agentv1.AttestAgentResponse_Result_{Result: &agentv1.AttestAgentResponse_Result{Svid: svid}}})
+	return stream.Send(&agentv1.AttestAgentResponse{Step: &agentv1.AttestAgentResponse_Result_{Result: result}})
 }
 
 func (a agentService) attest(params *agentv1.AttestAgentRequest_Params) (*types.X509SVID, error) {
@@ -227,6 +236,14 @@ func (a agentService) RenewAgent(ctx context.Context, req *agentv1.RenewAgentReq
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	id := certID(clientCert(ctx))
+	if s.agents[id].reattests {
+		st, err := status.New(codes.PermissionDenied, "agent must reattest instead of renew").
+			WithDetails(&types.PermissionDeniedDetails{Reason: types.PermissionDeniedDetails_AGENT_MUST_REATTEST})
+		if err != nil {
+			return nil, err
+		}
+		return nil, st.Err()
+	}
 	cert, err := s.sign(id, req.GetParams().GetCsr(), s.AgentTTL)
 	if err != nil {
 		return nil, err
@@ -235,4 +252,22 @@ func (a agentService) RenewAgent(ctx context.Context, req *agentv1.RenewAgentReq
 		s.agents[id].next = cert.SerialNumber
 	}
 	return &agentv1.RenewAgentResponse{Svid: x509SVID(id, cert)}, nil
+}
+
+// PostStatus keeps what an agent says of itself, for [Server.Posted].
+func (a agentService) PostStatus(_ context.Context, req *agentv1.PostStatusRequest) (*agentv1.PostStatusResponse, error) {
+	a.s.mu.Lock()
+	defer a.s.mu.Unlock()
+	if a.s.NoStatus {
+		return nil, status.Error(codes.Unimplemented, "unknown method PostStatus")
+	}
+	a.s.posted = append(a.s.posted, req)
+	return &agentv1.PostStatusResponse{}, nil
+}
+
+// Posted returns the statuses that agents posted, in order.
+func (s *Server) Posted() []*agentv1.PostStatusRequest {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]*agentv1.PostStatusRequest(nil), s.posted...)
 }

@@ -41,6 +41,9 @@ type Server struct {
 	svid      *x509svid.SVID
 	tokens    map[string]*token
 	agents    map[spiffeid.ID]*agent
+	nodeKeys  map[[32]byte]spiffeid.ID // bound by join_key
+	posted    []*agentv1.PostStatusRequest
+	sequence  uint64 // of the bundle
 	entries   map[string]registration.Entry
 	calls     map[string]int // by short method name
 	batches   []int          // sizes of signing requests that were answered
@@ -66,6 +69,10 @@ type Switches struct {
 	MaxConnectionAge time.Duration
 	// LoseRenewals forgets renewals that were answered.
 	LoseRenewals bool
+	// NoStatus leaves out PostStatus, and NoJoinKey the join_key attestation.
+	NoStatus, NoJoinKey bool
+	// Refuse, if set, answers attempts to join by x509pop.
+	Refuse error
 }
 
 // New starts an issuer of trust domain td that ends with the test.
@@ -79,6 +86,8 @@ func New(t testing.TB, td string) *Server {
 		svid:      ca.SVID(t, "spiffe://"+td+"/spire/server"),
 		tokens:    make(map[string]*token),
 		agents:    make(map[spiffeid.ID]*agent),
+		nodeKeys:  make(map[[32]byte]spiffeid.ID),
+		sequence:  1,
 		entries:   make(map[string]registration.Entry),
 		calls:     make(map[string]int),
 		moved:     make(chan struct{}),
@@ -189,6 +198,7 @@ func (s *Server) AddAuthority() {
 	next := s.bundle.Clone()
 	next.AddX509Authority(testca.New(s.t, s.CA.TrustDomain.Name()).Cert)
 	s.bundle = next
+	s.sequence++
 }
 
 // Federate makes a bundle of another trust domain known.

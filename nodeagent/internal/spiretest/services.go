@@ -27,7 +27,9 @@ type bundleService struct {
 func (b bundleService) GetBundle(context.Context, *bundlev1.GetBundleRequest) (*types.Bundle, error) {
 	b.s.mu.Lock()
 	defer b.s.mu.Unlock()
-	return bundleProto(b.s.bundle), nil
+	p := bundleProto(b.s.bundle)
+	p.SequenceNumber = b.s.sequence
+	return p, nil
 }
 
 func (b bundleService) GetFederatedBundle(_ context.Context, req *bundlev1.GetFederatedBundleRequest) (*types.Bundle, error) {
