@@ -2,8 +2,9 @@ package registration
 
 import (
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/binary"
-	"encoding/hex"
+	"slices"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -51,22 +52,27 @@ func (e Entry) Expired(now time.Time) bool {
 	return !e.ExpiresAt.IsZero() && now.Unix() >= e.ExpiresAt.Unix()
 }
 
-// Key identifies what no two entries may share: SPIFFE ID, parent ID and the
-// exact set of selectors. It is lower-case hex of fixed length.
+// Key identifies what no two entries may share: SPIFFE ID or template, parent ID
+// and the exact set of selectors. It is 160 bits of a SHA-256, in 27 characters
+// that URLs allow.
 func (e Entry) Key() string {
-	h := sha256.New()
-	// Lengths go in front, so that no two different lists hash the same bytes.
-	write := func(s string) {
-		var n [8]byte
-		binary.BigEndian.PutUint64(n[:], uint64(len(s)))
-		h.Write(n[:])
-		h.Write([]byte(s))
+	selectors := e.Selectors
+	if !slices.IsSortedFunc(selectors, compareSelectors) || hasTwins(selectors) {
+		selectors = SortSelectors(selectors)
 	}
-	write(e.Name())
-	write(e.ParentID.String())
-	for _, s := range SortSelectors(e.Selectors) {
-		write(s.Type)
-		write(s.Value)
+	var room [512]byte
+	buf := appendText(room[:0], e.Name())
+	buf = appendText(buf, e.ParentID.String())
+	for _, s := range selectors {
+		buf = appendText(buf, s.Type)
+		buf = appendText(buf, s.Value)
 	}
-	return hex.EncodeToString(h.Sum(nil))
+	sum := sha256.Sum256(buf)
+	return base64.RawURLEncoding.EncodeToString(sum[:20])
+}
+
+// appendText puts the length in front, so that no two different lists are the
+// same bytes.
+func appendText(buf []byte, s string) []byte {
+	return append(binary.BigEndian.AppendUint64(buf, uint64(len(s))), s...)
 }

@@ -4,7 +4,6 @@
 package registration
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -49,14 +48,30 @@ func (s Selector) validate() error {
 func (s Selector) String() string { return s.Type + ":" + s.Value }
 
 func compareSelectors(a, b Selector) int {
-	return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.Value, b.Value))
+	if order := strings.Compare(a.Type, b.Type); order != 0 {
+		return order
+	}
+	return strings.Compare(a.Value, b.Value)
 }
 
 // SortSelectors returns a new slice with the selectors ordered and each once.
 func SortSelectors(sel []Selector) []Selector {
+	if slices.IsSortedFunc(sel, compareSelectors) && !hasTwins(sel) {
+		return slices.Clone(sel)
+	}
 	sorted := slices.Clone(sel)
 	slices.SortFunc(sorted, compareSelectors)
 	return slices.Compact(sorted)
+}
+
+// hasTwins reports whether sorted selectors have one twice.
+func hasTwins(sorted []Selector) bool {
+	for i := 1; i < len(sorted); i++ {
+		if sorted[i] == sorted[i-1] {
+			return true
+		}
+	}
+	return false
 }
 
 // SelectorSet is a set of selectors, as attestation found them.

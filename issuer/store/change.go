@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/lanyard-mtls/lanyard/internal/registration"
 )
@@ -108,19 +109,19 @@ func (s *Store) mayRename(ctx context.Context, t *txn, old, e registration.Entry
 // rederive writes the derived keys of e that old had not, and deletes those of
 // old that e has not.
 func (t *txn) rederive(old, e registration.Entry) {
-	before, after := derivedKeys(old), derivedKeys(e)
-	for key, value := range after {
-		if _, ok := before[key]; !ok {
-			t.put(key, value)
+	before, after := derivations(old), derivations(e)
+	for _, d := range after {
+		if !slices.Contains(before, d) {
+			t.put(d.key, d.value)
 		}
 	}
-	for key := range before {
-		if _, ok := after[key]; !ok {
-			t.delete(key)
+	for _, d := range before {
+		if !slices.Contains(after, d) {
+			t.delete(d.key)
 		}
 	}
-	if old.Key() != e.Key() {
-		t.unchanged(uniqueKey(e), 0)
+	if before[0] != after[0] {
+		t.unchanged(after[0].key, 0)
 	}
 }
 

@@ -34,7 +34,7 @@ type EntryResult struct {
 type draft struct {
 	entry   registration.Entry
 	data    string
-	derived map[string]string
+	derived []derivedKey // the first is unique
 	unique  string
 	// named says that the creator chose the ID, so that it may be there already.
 	named  bool
@@ -142,8 +142,8 @@ func (t *txn) create(d *draft) {
 		t.unchanged(entryKey(d.entry.ID), 0)
 	}
 	t.put(entryKey(d.entry.ID), d.data)
-	for key, value := range d.derived {
-		t.put(key, value)
+	for _, k := range d.derived {
+		t.put(k.key, k.value)
 	}
 }
 
@@ -162,17 +162,21 @@ func (s *Store) draft(e registration.Entry, result *EntryResult) *draft {
 	if result.Err = validID(e.ID); result.Err != nil {
 		return nil
 	}
-	d := &draft{entry: e, derived: derivedKeys(e), named: named, result: result}
-	d.unique = uniqueKey(e)
+	d := &draft{entry: e, derived: derivations(e), named: named, result: result}
+	d.unique = d.derived[0].key
 	if d.data, result.Err = encodeEntry(e); result.Err != nil {
 		return nil
 	}
 	return d
 }
 
-// normal returns e with its sets as they are kept: selectors sorted, and no
+// normal returns e as it is read again: whole seconds, selectors sorted, and no
 // member of either set twice.
 func normal(e registration.Entry) registration.Entry {
+	e.X509SVIDTTL, e.JWTSVIDTTL = e.X509SVIDTTL.Truncate(time.Second), e.JWTSVIDTTL.Truncate(time.Second)
+	if !e.ExpiresAt.IsZero() {
+		e.ExpiresAt = e.ExpiresAt.UTC().Truncate(time.Second)
+	}
 	e.Selectors = registration.SortSelectors(e.Selectors)
 	var federates []spiffeid.TrustDomain
 	for _, td := range e.FederatesWith {

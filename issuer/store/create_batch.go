@@ -19,7 +19,7 @@ func (s *Store) createBatch(ctx context.Context, batch []*draft) (Revision, erro
 		if err != nil {
 			return rev, err
 		}
-		var t txn
+		t := newTxn(len(batch)+1, 2*len(batch))
 		t.templatesUnchanged(ts)
 		left := batch[:0:0]
 		for _, d := range batch {
@@ -33,8 +33,10 @@ func (s *Store) createBatch(ctx context.Context, batch []*draft) (Revision, erro
 		if len(left) == 0 {
 			return rev, nil
 		}
+		s.written.add(left)
 		resp, err := t.commit(ctx, s)
 		if err != nil {
+			s.written.drop(left)
 			return rev, err
 		}
 		if resp.Succeeded {
@@ -43,6 +45,7 @@ func (s *Store) createBatch(ctx context.Context, batch []*draft) (Revision, erro
 			}
 			return Revision(resp.Header.Revision), nil
 		}
+		s.written.drop(left)
 		left, seen, err := s.refuse(ctx, left)
 		rev = max(rev, seen)
 		if err != nil || len(left) == 0 {

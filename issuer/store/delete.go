@@ -107,7 +107,7 @@ func (t *txn) deleteEntry(key string, modRevision int64, e registration.Entry) {
 	if e.ID == "" {
 		return
 	}
-	for derived := range derivedKeys(e) {
-		t.delete(derived)
+	for _, d := range derivations(e) {
+		t.delete(d.key)
 	}
 }

@@ -61,8 +61,8 @@ func etcdConfig(dir string) *embed.Config {
 	cfg.AutoCompactionRetention = keepHistory
 	// The log in memory is for followers, of which there are none; batches make
 	// its records large.
-	cfg.SnapshotCount = 1000
-	cfg.SnapshotCatchUpEntries = 100
+	cfg.SnapshotCount = 100
+	cfg.SnapshotCatchUpEntries = 1 // 0 would be thousands
 	cfg.BootstrapDefragThresholdMegabytes = 512
 	// A batch of a thousand entries is meant to take longer than one key.
 	cfg.WarningApplyDuration = time.Second

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"iter"
 	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -51,27 +52,46 @@ func tokenOf(agent spiffeid.ID) (string, bool) {
 	return strings.CutPrefix(agent.Path(), joinTokenAgents)
 }
 
-// derivedKeys returns the keys that stand and fall with e, and their values.
-func derivedKeys(e registration.Entry) map[string]string {
-	keys := map[string]string{uniqueKey(e): e.ID}
+// derivedKey is a key that stands and falls with an entry, and its value.
+type derivedKey struct{ key, value string }
+
+// derivations returns the keys that stand and fall with e; the first is its
+// uniqueKey.
+func derivations(e registration.Entry) []derivedKey {
+	keys := make([]derivedKey, 1, 2)
+	keys[0] = derivedKey{uniqueKey(e), e.ID}
 	if isAgentAlias(e) {
-		keys[aliasesOf(e.ParentID)+e.ID] = ""
+		keys = append(keys, derivedKey{aliasesOf(e.ParentID) + e.ID, ""})
 	}
 	if !e.Template.IsZero() {
-		keys[templateKey(e)] = ""
+		keys = append(keys, derivedKey{templateKey(e), ""})
 	}
 	return keys
+}
+
+// derivedKeys yields the derivations of e.
+func derivedKeys(e registration.Entry) iter.Seq2[string, string] {
+	return func(yield func(string, string) bool) {
+		for _, k := range derivations(e) {
+			if !yield(k.key, k.value) {
+				return
+			}
+		}
+	}
 }
 
 // isAgentAlias reports whether e gives its own parent, a node, a second ID. The
 // shape decides and not the creator, so that evicting a node removes the alias
 // however it was made, as SPIRE does.
 func isAgentAlias(e registration.Entry) bool {
-	return len(e.Selectors) == 1 && e.Selectors[0] == aliasSelector(e.ParentID)
+	return len(e.Selectors) == 1 && e.Selectors[0].Type == aliasType && e.Selectors[0].Value == e.ParentID.String()
 }
 
+// aliasType is the type of the selector that every agent has for itself.
+const aliasType = "spiffe_id"
+
 func aliasSelector(agent spiffeid.ID) registration.Selector {
-	return registration.Selector{Type: "spiffe_id", Value: agent.String()}
+	return registration.Selector{Type: aliasType, Value: agent.String()}
 }
 
 // validID refuses what could not be told from another key.

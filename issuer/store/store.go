@@ -93,6 +93,9 @@ type Store struct {
 	// templateSet is the ID templates as they were read last; nil at first.
 	templateSet atomic.Pointer[templateSet]
 
+	// written spares the watch decoding what was encoded here.
+	written written
+
 	// mu guards closed against begin, so that Close waits for every operation.
 	mu     sync.Mutex
 	closed bool

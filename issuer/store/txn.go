@@ -20,6 +20,11 @@ type txn struct {
 	orElse []clientv3.Op
 }
 
+// newTxn returns an empty one with room.
+func newTxn(conds, then int) txn {
+	return txn{conds: make([]clientv3.Cmp, 0, conds), then: make([]clientv3.Op, 0, then)}
+}
+
 // unchanged demands that key is as it was read: rev is its ModRevision then, 0
 // if it was absent.
 func (t *txn) unchanged(key string, rev int64) {

@@ -96,7 +96,13 @@ func (s *Store) Compact(ctx context.Context, before Revision) error {
 }
 
 func (s *Store) batch(events []*clientv3.Event) Batch {
-	b := Batch{Revision: Revision(events[len(events)-1].Kv.ModRevision)}
+	needed := 0
+	for _, e := range events {
+		if kind, _ := kindOf(string(e.Kv.Key)); kind != 0 {
+			needed++
+		}
+	}
+	b := Batch{Revision: Revision(events[len(events)-1].Kv.ModRevision), Events: make([]Event, 0, needed)}
 	for _, e := range events {
 		event, ok := s.event(e)
 		if ok {
@@ -119,7 +125,10 @@ func (s *Store) event(e *clientv3.Event) (Event, bool) {
 	var err error
 	switch event.Kind {
 	case KindEntry:
-		event.Entry, err = decodeEntry(event.ID, e.Kv.Value)
+		var known bool
+		if event.Entry, known = s.written.take(event.ID, e.Kv.Value); !known {
+			event.Entry, err = decodeEntry(event.ID, e.Kv.Value)
+		}
 	case KindAgent:
 		event.Agent, err = decodeAgent(event.ID, e.Kv.Value)
 	case KindBundle:
