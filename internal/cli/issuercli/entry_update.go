@@ -16,7 +16,8 @@ import (
 
 func entryUpdate(env *cli.Env) *cobra.Command {
 	v := newVerb(env, "update", "Replace what is in entries").withOutput()
-	v.Long = "Replace what is in entries. What no flag says is reset to its default, as SPIRE does, but for -disableX509SVIDPrefetch and -jwtSVIDIncludeJTI."
+	v.Long = "Replace what is in entries. What no flag says is reset to its default, as SPIRE does, but for\n-disableX509SVIDPrefetch and -jwtSVIDIncludeJTI."
+	v.Example = "  lanyard issuer entry update -entryID ID -parentID spiffe://example.org/node/db1 -spiffeID spiffe://example.org/db -selector unix:uid:1001"
 	var e entryFlags
 	e.add(v.Flags())
 	v.RunE = func(*cobra.Command, []string) error {

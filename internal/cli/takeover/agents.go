@@ -32,46 +32,58 @@ func (m *move) agents(ctx context.Context) error {
 		have[entryfile.IDString(a.Id)] = a
 	}
 	p := m.report.part("agents")
-	var missing, renewed, banned []*types.Agent
-	methods := map[string]int{}
+	todo := compareAgents(theirs, have, m.Now, p)
+	m.noteMethods(theirs)
+	if m.DryRun {
+		p.Taken, p.Updated = len(todo.missing), len(todo.renewed)+len(todo.banned)
+		return nil
+	}
+	return m.sendAll(ctx, p, todo)
+}
+
+// agentMoves are the agents to do something about.
+type agentMoves struct {
+	missing []*types.Agent // not here
+	renewed []*types.Agent // here, but with the SVID they had there before
+	banned  []*types.Agent // there, and not here
+}
+
+// compareAgents says what is to be done about each agent of the other issuer; have are ours.
+func compareAgents(theirs []*types.Agent, have map[string]*types.Agent, now int64, p *Part) agentMoves {
+	var todo agentMoves
 	for _, a := range theirs {
 		name := entryfile.IDString(a.Id)
 		here := have[name]
-		if expired := a.X509SvidExpiresAt < m.Now; !a.Banned && expired {
-			p.skip(name, "its SVID expired: it has to join again, here")
-			continue
-		}
-		if !a.Banned && a.CanReattest {
-			methods[a.AttestationType]++
-		}
 		switch {
+		case !a.Banned && a.X509SvidExpiresAt < now:
+			p.skip(name, "its SVID expired: it has to join again, here")
 		case here == nil:
-			missing = append(missing, a)
+			todo.missing = append(todo.missing, a)
 		case a.Banned && !here.Banned:
-			banned = append(banned, a)
+			todo.banned = append(todo.banned, a)
 		case here.Banned || here.X509SvidSerialNumber == a.X509SvidSerialNumber || here.X509SvidExpiresAt > a.X509SvidExpiresAt:
 			p.Present++ // as it was, or it has moved here and renewed its SVID
 		default:
-			renewed = append(renewed, a) // there, since it was taken
+			todo.renewed = append(todo.renewed, a)
 		}
 	}
-	m.noteMethods(methods)
-	if m.DryRun {
-		p.Taken, p.Updated = len(missing), len(renewed)+len(banned)
-		return nil
-	}
-	bar := m.Progress("agents", len(missing)+len(renewed)+len(banned))
+	return todo
+}
+
+// sendAll does it.
+func (m *move) sendAll(ctx context.Context, p *Part, todo agentMoves) error {
+	bar := m.Progress("agents", len(todo.missing)+len(todo.renewed)+len(todo.banned))
 	defer bar.End()
-	for _, a := range banned {
+	for _, a := range todo.banned {
 		_, err := m.to.agent.BanAgent(ctx, &agentv1.BanAgentRequest{Id: a.Id})
 		p.result(entryfile.IDString(a.Id), message(err), &p.Updated)
 		bar.Add(1)
 	}
-	if err := m.sendAgents(ctx, p, missing, &p.Taken, bar); err != nil {
+	if err := m.sendAgents(ctx, p, todo.missing, &p.Taken, bar); err != nil {
 		return err
 	}
 	// The API takes no agent that is here already, so that it can't undo a renewal: one that is behind goes and comes again.
-	for _, batch := range chunks(renewed) {
+	for _, batch := range chunks(todo.renewed) {
 		for _, a := range batch {
 			if _, err := m.to.agent.DeleteAgent(ctx, &agentv1.DeleteAgentRequest{Id: a.Id}); err != nil {
 				return fmt.Errorf("%s: %w", entryfile.IDString(a.Id), err)
@@ -116,7 +128,21 @@ func (m *move) signers() []*types.X509Certificate {
 }
 
 // noteMethods says by which methods agents will want to join here.
-func (m *move) noteMethods(methods map[string]int) {
+func (m *move) noteMethods(theirs []*types.Agent) {
+	methods := map[string]int{}
+	once := 0
+	for _, a := range theirs {
+		switch {
+		case a.Banned || a.X509SvidExpiresAt < m.Now:
+		case a.CanReattest:
+			methods[a.AttestationType]++
+		default:
+			once++
+		}
+	}
+	if once > 0 {
+		m.report.note("%s can't join again without a new token: move them before their SVIDs expire", cli.Count(once, "agent", "agents"))
+	}
 	var list []string
 	for name, n := range methods {
 		list = append(list, fmt.Sprintf("%s (%d)", name, n))
