@@ -189,8 +189,9 @@ func attestError(err error) error {
 	switch {
 	case errors.Is(err, enroll.ErrUnknownMethod):
 		return status.Error(codes.FailedPrecondition, err.Error())
-	case errors.Is(err, enroll.ErrTokenSpent), errors.Is(err, enroll.ErrTokenExpired), errors.Is(err, enroll.ErrMalformed),
-		errors.Is(err, ca.ErrCSRMalformed), errors.Is(err, ca.ErrCSRSignature):
+	case errors.Is(err, ca.ErrCSRMalformed), errors.Is(err, ca.ErrCSRSignature):
+		return agentCSRError(err)
+	case errors.Is(err, enroll.ErrTokenSpent), errors.Is(err, enroll.ErrTokenExpired), errors.Is(err, enroll.ErrMalformed):
 		return status.Error(codes.InvalidArgument, err.Error())
 	case errors.Is(err, enroll.ErrBanned), errors.Is(err, enroll.ErrRefused), errors.Is(err, enroll.ErrTokenPlace):
 		return status.Error(codes.PermissionDenied, err.Error())
@@ -198,4 +199,8 @@ func attestError(err error) error {
 		return status.Error(codes.Unavailable, err.Error())
 	}
 	return statusError(codes.Internal, "failed to attest", err)
+}
+
+func agentCSRError(err error) error {
+	return csrError(err, "failed to parse CSR", "failed to verify CSR signature")
 }

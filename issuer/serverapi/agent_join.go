@@ -70,7 +70,7 @@ func (s *AgentService) RenewAgent(ctx context.Context, req *agentv1.RenewAgentRe
 	}
 	csr, err := ca.ParseCSR(req.GetParams().GetCsr())
 	if err != nil {
-		return nil, status.Error(codes.InvalidArgument, err.Error())
+		return nil, agentCSRError(err)
 	}
 	chain, err := s.deps.CA.SignAgentSVID(ctx, caller.ID, csr.PublicKey)
 	if err != nil {

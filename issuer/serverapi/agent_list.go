@@ -36,37 +36,45 @@ func (s *AgentService) CountAgents(_ context.Context, req *agentv1.CountAgentsRe
 const maxAnswer = maxMessage - 64<<10
 
 // ListAgents returns agents in the order of their IDs, all of them or in pages.
-// A page may be shorter than asked for where it would not fit a message.
+// A page may be shorter than asked for where it would not fit a message. A page
+// that is not empty has a token, even the last, as with SPIRE; without a page
+// size there are no pages.
 func (s *AgentService) ListAgents(_ context.Context, req *agentv1.ListAgentsRequest) (*agentv1.ListAgentsResponse, error) {
 	f := req.GetFilter()
 	match, err := agentFilter(f.GetByAttestationType(), f.GetBySelectorMatch(), f.GetByBanned(), f.GetByCanReattest(), f.GetByExpiresBefore())
 	if err != nil {
 		return nil, err
 	}
-	after, err := parsePageToken(req.GetPageToken())
-	if err != nil {
-		return nil, err
+	paged, after := req.GetPageSize() > 0, ""
+	if paged {
+		if after, err = parsePageToken(req.GetPageToken()); err != nil {
+			return nil, err
+		}
 	}
 	resp := &agentv1.ListAgentsResponse{}
-	size := 0
+	room := maxAnswer
 	for _, agent := range s.deps.Registry.Agents() {
 		if agent.GetSpiffeId() <= after || !match(agent) {
 			continue
+		}
+		if paged && len(resp.Agents) == int(req.GetPageSize()) {
+			break
 		}
 		p, err := agentProto(agent, req.GetOutputMask())
 		if err != nil {
 			return nil, err
 		}
-		size += proto.Size(p) + 8
-		switch full := size > maxAnswer; {
-		case full && req.GetPageSize() <= 0:
+		if room -= proto.Size(p) + 8; room < 0 && !paged {
 			return nil, statusError(codes.ResourceExhausted, "more agents than fit one answer: set a page size", nil)
-		case full && len(resp.Agents) > 0, req.GetPageSize() > 0 && len(resp.Agents) >= int(req.GetPageSize()):
-			resp.NextPageToken = pageToken(after)
-			return resp, nil
+		}
+		if room < 0 && len(resp.Agents) > 0 {
+			break
 		}
 		resp.Agents = append(resp.Agents, p)
 		after = agent.GetSpiffeId()
+	}
+	if paged && len(resp.Agents) > 0 {
+		resp.NextPageToken = pageToken(after)
 	}
 	return resp, nil
 }

@@ -153,7 +153,9 @@ func names(agents []*types.Agent) string {
 // testPages lists agents a to d in pages.
 func testPages(t *testing.T, admin agentv1.AgentClient) {
 	t.Helper()
-	for size, want := range map[int32][]string{1: {"a", "b", "c", "d"}, 2: {"ab", "cd"}, 3: {"abc", "d"}, 4: {"abcd"}, 9: {"abcd"}} {
+	for size, want := range map[int32][]string{
+		0: {"abcd"}, 1: {"a", "b", "c", "d", ""}, 2: {"ab", "cd", ""}, 3: {"abc", "d", ""}, 4: {"abcd", ""}, 9: {"abcd", ""},
+	} {
 		var pages []string
 		req := &agentv1.ListAgentsRequest{PageSize: size}
 		for {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync/atomic"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc/codes"
@@ -20,6 +21,7 @@ type guard struct {
 	deps   Deps
 	admins map[spiffeid.ID]struct{}
 	source *source
+	calls  atomic.Uint64 // of all listeners: the number of the last one
 }
 
 func newGuard(d Deps) *guard {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -22,7 +21,6 @@ type gate struct {
 	local  bool
 	deps   Deps
 	limits *limits // nil on the admin socket
-	calls  atomic.Uint64
 }
 
 // call is one call in progress.
@@ -112,7 +110,7 @@ func (s *callStream) RecvMsg(m any) error {
 
 // enter identifies and authorizes the caller.
 func (g *gate) enter(ctx context.Context, method string) (context.Context, *call, error) {
-	c := &call{gate: g, method: method, number: g.calls.Add(1), start: g.deps.Now()}
+	c := &call{gate: g, method: method, number: g.guard.calls.Add(1), start: g.deps.Now()}
 	caller, err := g.callerOf(ctx)
 	if err != nil {
 		return ctx, c, err

@@ -3,11 +3,13 @@ package serverapi
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
+	"github.com/lanyard-mtls/lanyard/issuer/ca"
 )
 
 // statusError is the error of a method: "msg: cause" or, of NotFound, msg alone,
@@ -42,6 +44,21 @@ func itemStatus(code codes.Code, msg string, cause error) *types.Status {
 // itemOK is the status of a result that is fine; clients dereference it.
 func itemOK() *types.Status {
 	return &types.Status{Code: int32(codes.OK), Message: codes.OK.String()}
+}
+
+// csrError is the error of a CSR: SPIRE words it in as many ways as it has
+// methods.
+func csrError(err error, malformed, forged string) error {
+	text := err.Error()
+	for _, known := range []struct {
+		err  error
+		text string
+	}{{ca.ErrCSRMalformed, malformed}, {ca.ErrCSRSignature, forged}} {
+		if rest, ok := strings.CutPrefix(text, known.err.Error()); ok && errors.Is(err, known.err) {
+			text = known.text + rest
+		}
+	}
+	return status.Error(codes.InvalidArgument, text)
 }
 
 // denied is a PermissionDenied that tells an agent why, so that it knows

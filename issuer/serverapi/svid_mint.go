@@ -11,7 +11,6 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/lanyard-mtls/lanyard/internal/registration"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/svidv1"
@@ -29,7 +28,7 @@ func (s *SVIDService) MintX509SVID(ctx context.Context, req *svidv1.MintX509SVID
 	}
 	csr, err := ca.ParseCSR(req.GetCsr())
 	if err != nil {
-		return nil, status.Error(codes.InvalidArgument, err.Error())
+		return nil, csrError(err, "malformed CSR", "failed to verify CSR signature")
 	}
 	id, err := s.mintID(csr)
 	if err != nil {

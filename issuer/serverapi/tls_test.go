@@ -138,7 +138,7 @@ func TestStrangersTextIsCutInTheLog(t *testing.T) {
 			t.Errorf("a line of %d bytes: %.200s", len(line), line)
 		}
 	}
-	if !strings.Contains(r.log.String(), "malformed CSR: x509") {
+	if !strings.Contains(r.log.String(), "failed to parse CSR: x509") {
 		t.Errorf("the log does not say what is wrong:\n%.4000s", r.log.String())
 	}
 }
