@@ -1,11 +1,22 @@
 server {
   trust_domain = "example.org"
   data_dir     = "/var/lib/lanyard/issuer"
-  ca_key_type  = "rsa-2048"
   federation {
     bundle_endpoint {
       port = 8443
     }
+    federates_with "other.test" {
+      bundle_endpoint_url = "https://other.test/bundle"
+    }
+  }
+  experimental {
+    require_pq_kem = true
+    auth_opa_policy_engine {
+      local {
+        rego_path = "policy.rego"
+      }
+    }
+    feature_flags = ["wit-svid", "teleport"]
   }
 }
 plugins {
@@ -14,20 +25,23 @@ plugins {
       database_type = "sqlite3"
     }
   }
-  KeyManager "memory" {
-    plugin_data = {}
-  }
-  NodeAttestor "x509pop" {
+  DataStore "other" {}
+  KeyManager "aws_kms" {
     plugin_data {
-      ca_bundle_path = "ca.pem"
+      region = "eu-central-1"
     }
   }
-  UpstreamAuthority "disk" {
+  NodeAttestor "aws_iid" {
     plugin_data {}
   }
-}
-telemetry {
-  Prometheus {
-    port = 9988
+  NodeAttestor "gcp_iit" {
+    enabled = false
   }
+  NodeAttestor "x509_pop" {}
+  NodeAttestor "mine" {
+    plugin_cmd = "/opt/mine"
+  }
+  UpstreamAuthority "vault" {}
+  Notifier "k8sbundle" {}
+  BundlePublisher "aws_s3" {}
 }

@@ -1,6 +1,6 @@
 server {
   trust_domain = "example.org"
-  bind_address = "issuer.example.org"
+  bind_address = "issuer.invalid"
   bind_port    = 80810
   ca_ttl       = "1s"
 }

@@ -106,6 +106,10 @@ func (f *File) unknown(it item, path string, s schema) {
 		f.Errorf(it.pos, "unknown %s %q in %s; did you mean %q?", what, it.name, in, near)
 		return
 	}
+	if len(s.accepts) == 0 {
+		f.Errorf(it.pos, "unknown %s %q in %s; remove it", what, it.name, in)
+		return
+	}
 	f.Errorf(it.pos, "unknown %s %q in %s; accepted: %s", what, it.name, in, strings.Join(s.accepts, ", "))
 }
 

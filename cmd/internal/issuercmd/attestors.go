@@ -47,7 +47,7 @@ func (ps *plugins) x509pop(p plugin) {
 	cfg := x509pop.Config{Mode: data.Mode, CABundlePaths: data.CABundlePaths, AgentPathTemplate: data.AgentPathTemplate, VerifyClientIP: data.VerifyClientIP}
 	if data.CABundlePath != "" {
 		if len(data.CABundlePaths) > 0 {
-			ps.wrong(p, "ca_bundle_path", "excludes ca_bundle_paths: name all files in that one")
+			ps.wrong(p, "ca_bundle_path", "goes without ca_bundle_paths: name all files in that one")
 		}
 		cfg.CABundlePaths = append([]string{data.CABundlePath}, data.CABundlePaths...)
 	}

@@ -8,8 +8,6 @@ import (
 	"github.com/lanyard-mtls/lanyard/internal/cli/suggest"
 	"github.com/lanyard-mtls/lanyard/internal/hclconf"
 	"github.com/lanyard-mtls/lanyard/issuer"
-	"github.com/lanyard-mtls/lanyard/issuer/ca"
-	"github.com/lanyard-mtls/lanyard/issuer/ca/upstream"
 )
 
 // plugins reads the blocks of plugins {} into a configuration of the issuer.
@@ -167,7 +165,8 @@ func (ps *plugins) data(p *plugin, target any) bool {
 	return true
 }
 
-// wrong adds a fault of one setting of p.
+// wrong adds a fault of one setting of p; of p itself, if key is "". What is said of a key follows it after a colon, but for
+// "is missing".
 func (ps *plugins) wrong(p plugin, key, format string, args ...any) {
 	path, at := p.path+"."+key, p.conf.At(p.path+"."+key)
 	if p.path == "" {
@@ -176,9 +175,12 @@ func (ps *plugins) wrong(p plugin, key, format string, args ...any) {
 	if at == (hclconf.Pos{}) && p.conf == ps.conf {
 		at = p.At
 	}
-	text := strings.Trim(path, ".") + ": " + fmt.Sprintf(format, args...)
-	if path == "" {
-		text = fmt.Sprintf(format, args...)
+	text := fmt.Sprintf(format, args...)
+	switch path = strings.Trim(path, "."); {
+	case strings.HasPrefix(text, "is missing"):
+		text = path + " " + text
+	case path != "":
+		text = path + ": " + text
 	}
 	if p.conf == ps.conf {
 		ps.conf.Errorf(at, "%s", text)
@@ -187,65 +189,4 @@ func (ps *plugins) wrong(p plugin, key, format string, args ...any) {
 	one := p.conf.Sibling()
 	one.Errorf(at, "%s", text)
 	ps.conf.Include(one)
-}
-
-func (ps *plugins) noData(p plugin) { ps.data(&p, &struct{}{}) }
-
-func (ps *plugins) keysOnDisk(p plugin) {
-	var data keyManagerDisk
-	if ps.data(&p, &data) {
-		ps.cfg.KeyFile = data.KeysPath
-	}
-}
-
-func (ps *plugins) keysInMemory(p plugin) {
-	if ps.data(&p, &struct{}{}) {
-		ps.cfg.MemoryKeys = true
-	}
-}
-
-func (ps *plugins) uniqueID(p plugin) {
-	if ps.data(&p, &struct{}{}) {
-		ps.cfg.Composers = append(ps.cfg.Composers, ca.UniqueID())
-	}
-}
-
-func (ps *plugins) upstreamDisk(p plugin) {
-	var data upstreamDisk
-	if !ps.data(&p, &data) {
-		return
-	}
-	if data.CertFilePath == "" {
-		ps.wrong(p, "cert_file_path", "is missing: name the PEM file of the authority's certificate")
-	}
-	if data.KeyFilePath == "" {
-		ps.wrong(p, "key_file_path", "is missing: name the PEM file of the authority's private key")
-	}
-	ps.cfg.Parent = upstream.NewDisk(upstream.DiskConfig{
-		CertFile: data.CertFilePath, KeyFile: data.KeyFilePath, BundleFile: data.BundleFilePath,
-	})
-}
-
-func (ps *plugins) upstreamSPIRE(p plugin) {
-	var data upstreamSPIRE
-	if !ps.data(&p, &data) {
-		return
-	}
-	if data.ServerAddress == "" {
-		ps.wrong(p, "server_address", "is missing: name the parent's host")
-	}
-	if data.WorkloadAPISocket == "" {
-		ps.wrong(p, "workload_api_socket", "is missing: name the socket of an agent of the parent's, from which this issuer gets the SVID it asks with")
-	}
-	if e := data.Experimental; e != nil && e.RequirePQKEM {
-		ps.wrong(p, "experimental.require_pq_kem", "known to SPIRE, not supported yet; remove it")
-	}
-	cfg := upstream.SPIREConfig{ServerAddress: data.ServerAddress, ServerPort: defaultUpstreamPort, WorkloadAPISocket: data.WorkloadAPISocket, TrustDomain: ps.cfg.TrustDomain}
-	if data.ServerPort != nil {
-		cfg.ServerPort = *data.ServerPort
-	}
-	if cfg.ServerPort < 1 || cfg.ServerPort > 65535 {
-		ps.wrong(p, "server_port", "%d: want 1 to 65535", cfg.ServerPort)
-	}
-	ps.cfg.Parent = upstream.NewSPIRE(cfg)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -165,6 +166,7 @@ func check(ctx context.Context, conf *hclconf.File, content file, s *settings) e
 	if conf == nil {
 		return errors.Join(prefixed("bind_address ", addressErr), s.issuer.Validate())
 	}
+	readable := conf.Faults() == 0 // a value that couldn't be read would be called missing too
 	content.Server.check(conf)
 	(&plugins{conf: conf, cfg: &s.issuer}).read(content.Plugins)
 	if addressErr != nil {
@@ -172,7 +174,7 @@ func check(ctx context.Context, conf *hclconf.File, content file, s *settings) e
 		s.issuer.BindAddress = ""
 	}
 	checkListeners(conf, s.issuer)
-	if conf.Err() == nil { // a value that couldn't be read would be called missing too
+	if readable {
 		rest := s.issuer
 		rest.OIDC = nil // checked already
 		conf.CheckAll("server", rest.Validate())
@@ -186,8 +188,8 @@ func check(ctx context.Context, conf *hclconf.File, content file, s *settings) e
 
 // checkListeners finds the faults of the blocks beside server {}.
 func checkListeners(conf *hclconf.File, c issuer.Config) {
-	conf.CheckAll("telemetry.Prometheus", c.Metrics.Validate())
-	conf.CheckAll("health_checks", c.Health.Validate())
+	checkBlock(conf, "telemetry.Prometheus", c.Metrics.Validate())
+	checkBlock(conf, "health_checks", c.Health.Validate())
 	if c.OIDC == nil {
 		return
 	}
@@ -196,7 +198,22 @@ func checkListeners(conf *hclconf.File, c issuer.Config) {
 	}
 	withKeys := *c.OIDC
 	withKeys.Keys = func() []*types.JWTKey { return nil } // the issuer's, once it runs
-	conf.CheckAll("oidc", withKeys.Validate())
+	checkBlock(conf, "oidc", withKeys.Validate())
+}
+
+// checkBlock adds each line of err at the key that it begins with, or at the block itself.
+func checkBlock(conf *hclconf.File, block string, err error) {
+	if err == nil {
+		return
+	}
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		key, _, _ := strings.Cut(line, " ")
+		if path := block + "." + strings.TrimSuffix(key, ":"); conf.Has(path) {
+			conf.Errorf(conf.At(path), "%s.%s", block, line)
+			continue
+		}
+		conf.Errorf(conf.At(block), "%s: %s", block, line)
+	}
 }
 
 func prefixed(prefix string, err error) error {
