@@ -1,6 +1,7 @@
 package ca
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,13 +27,13 @@ func (a *Authority) advance(ctx context.Context) (next time.Time, changed <-chan
 	a.watchClock(now)
 	if err := a.reload(ctx); err != nil {
 		err = fmt.Errorf("load authorities: %w", err)
-		return a.renewAt, nil, errors.Join(err, a.renewOwn(ctx, now))
+		return a.renewAt, nil, also(err, a.renewOwn(ctx, now))
 	}
 	for _, k := range a.kinds() {
 		at, early, failed := a.rotate(ctx, now, a.lane(k))
 		if failed != nil {
 			a.stale = true // the write may have reached the journal all the same
-			err = errors.Join(err, failed)
+			err = also(err, failed)
 		}
 		if next.IsZero() || at.Before(next) {
 			next = at
@@ -43,11 +44,19 @@ func (a *Authority) advance(ctx context.Context) (next time.Time, changed <-chan
 	}
 	// The issuer's own SVID has its own schedule: it must not expire because
 	// the store cannot be written.
-	err = errors.Join(err, a.renewOwn(ctx, now))
+	err = also(err, a.renewOwn(ctx, now))
 	if a.renewAt.Before(next) {
 		next = a.renewAt
 	}
 	return next, changed, err
+}
+
+// also joins two errors in one line; either may be nil.
+func also(err, more error) error {
+	if err == nil || more == nil {
+		return cmp.Or(err, more)
+	}
+	return fmt.Errorf("%w; %w", err, more)
 }
 
 // watchClock says so when the clock was set back.
