@@ -48,6 +48,7 @@ interop: build ## the tests with the real binaries in $$LANYARD_PEERS; fails whe
 
 soak: build ## the long forms: a minute a fuzz target, 200 kills, every unit test 20 times
 	@integration/tools/deps.sh gcc curl envoy python programs
+	@integration/tools/kube.sh
 	LANYARD_SOAK=1 LANYARD_BIN=$(CURDIR)/bin $(GO) run ./integration/tools/testall -count 20 -fuzztime 60s -timeout 2h
 
 generate: ## the Go code of the .proto files
