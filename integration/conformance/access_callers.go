@@ -1,11 +1,6 @@
 package conformance
 
 import (
-	"fmt"
-
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/agentv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/bundlev1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
@@ -80,30 +75,4 @@ func formerCaller(c *C) caller {
 	c.must(a.post(c)) // still good: the answer might have been lost
 	c.must(c.as(svid).post(c))
 	return caller{"former SVID", "none", a.conn, types.PermissionDeniedDetails_AGENT_NOT_ACTIVE}
-}
-
-// tlsChecks are who may connect at all.
-func tlsChecks() []Check {
-	return []Check{
-		{"tls/foreign caller not in admin_ids", func(c *C) {
-			c.federate("foreign.test", c.foreign.Cert)
-			c.noHandshake(caller{conn: c.dial(c.foreign.SVID(c.T, "spiffe://foreign.test/other"))})
-		}},
-		{"tls/self-signed caller of our trust domain", func(c *C) {
-			other := testcaNew(c)
-			c.noHandshake(caller{conn: c.dial(other.SVID(c.T, c.id(adminPath).String()))})
-		}},
-		{"tls/expired caller", func(c *C) {
-			c.noHandshake(caller{conn: c.dial(c.foreign.SVID(c.T, foreignAdmin, expired))})
-		}},
-	}
-}
-
-// noHandshake expects that a caller does not get as far as a call.
-func (c *C) noHandshake(who caller) {
-	c.Helper()
-	_, err := bundlev1.NewBundleClient(who.conn).GetBundle(c.ctx, &bundlev1.GetBundleRequest{})
-	if status.Code(err) != codes.Unavailable {
-		c.Error(fmt.Errorf("got %w, want the connection refused", err))
-	}
 }

@@ -112,6 +112,11 @@ func banAgent(c *C) {
 	c.refused(err, codes.PermissionDenied, "failed to attest: agent is banned")
 	_, err = c.agents.BanAgent(c.ctx, &agentv1.BanAgentRequest{Id: a.id}) // again
 	c.must(err)
+	_, err = c.agents.DeleteAgent(c.ctx, &agentv1.DeleteAgentRequest{Id: a.id})
+	c.must(err)
+	again, err := n.prove(c) // an eviction ends the ban
+	c.must(err)
+	c.must(c.as(again).post(c))
 }
 
 // evictAgent wants an evicted agent forgotten, and let in again as a new one.

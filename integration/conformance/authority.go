@@ -6,10 +6,13 @@ import (
 	"encoding/hex"
 	"time"
 
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
 	"google.golang.org/grpc/codes"
 
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/bundlev1"
 	la "github.com/lanyard-mtls/lanyard/internal/spireapi/localauthorityv1"
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/svidv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
 )
 
@@ -125,7 +128,13 @@ func x509Life(c *C) {
 
 func jwtLife(c *C) {
 	k := c.jwtKind()
-	c.authorityLife(k, "JWT", func(string) {})
+	c.authorityLife(k, "JWT", func(active string) {
+		resp, err := c.svids.MintJWTSVID(c.ctx, &svidv1.MintJWTSVIDRequest{Id: c.pid("/after"), Audience: []string{"a"}})
+		c.must(err)
+		token, err := jwt.ParseSigned(resp.Svid.Token, []jose.SignatureAlgorithm{jose.ES256})
+		c.must(err)
+		c.equal("signer", token.Headers[0].KeyID, active)
+	})
 	c.refusedID(k.revoke, "invalid authority ID: no authority ID provided", "invalid authority ID: unable to use current authority",
 		"invalid authority ID: no JWT authority found with provided authority ID", k)
 }

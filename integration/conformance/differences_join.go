@@ -56,5 +56,11 @@ func joinDifferences() []Difference {
 			Lanyard: "Attempts are counted by token or claimed identity; the source network only has a high backstop.",
 			Why:     "A thousand nodes behind one NAT join in seconds, not in seventeen minutes; a token that is guessed at is still slow.",
 		},
+		{
+			Name: "tls: 1.2 without a certificate", Checks: []string{"tls/versions"},
+			SPIRE:   "A caller without a certificate, such as an agent that joins, is let in by TLS 1.3 only.",
+			Lanyard: "By TLS 1.2 too.",
+			Why:     "TLS 1.2 is served, and to join is not to be allowed more.",
+		},
 	}
 }

@@ -15,6 +15,7 @@ import (
 func entryListChecks() []Check {
 	return []Check{
 		{"entry/list pages", listEntryPages},
+		{"entry/list while entries go", listWhileDeleting},
 		{"entry/list refused", listEntriesRefused},
 		{"entry/list page token refused", listEntriesBadToken},
 	}
@@ -75,6 +76,32 @@ func listEntryPages(c *C) {
 	none, err := c.entries.ListEntries(c.ctx, &entryv1.ListEntriesRequest{Filter: &entryFilter{ByParentId: c.pid("/nobody/at/all")}, PageSize: 2})
 	c.must(err)
 	c.equal("entries of nobody", none, &entryv1.ListEntriesResponse{})
+}
+
+// listWhileDeleting takes the entries of each page away before it turns to the next, as a clean-up does.
+func listWhileDeleting(c *C) {
+	parent := c.pid("/" + c.unique("going"))
+	for range 5 {
+		c.entry(c.child(parent))
+	}
+	token, seen := "", 0
+	for range 9 {
+		page, err := c.entries.ListEntries(c.ctx, &entryv1.ListEntriesRequest{
+			Filter: &entryFilter{ByParentId: parent}, PageSize: 2, PageToken: token,
+		})
+		c.must(err)
+		var ids []string
+		for _, e := range page.Entries {
+			ids = append(ids, e.Id)
+		}
+		seen += len(ids)
+		_, err = c.entries.BatchDeleteEntry(c.ctx, &entryv1.BatchDeleteEntryRequest{Ids: ids})
+		c.must(err)
+		if token = page.NextPageToken; token == "" {
+			break
+		}
+	}
+	c.equal("entries on all pages", seen, 5)
 }
 
 // listEntriesRefused is filters that are refused, by ListEntries and by CountEntries.

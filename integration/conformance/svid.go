@@ -1,6 +1,10 @@
 package conformance
 
 import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
@@ -20,7 +24,7 @@ func svidChecks() []Check {
 	return []Check{
 		{"svid/new X.509 in a batch", newX509SVIDs},
 		{"svid/new X.509 refused", newX509Refused},
-		{"svid/new X.509 for another key type", newX509RSA},
+		{"svid/new X.509 for other key types", newX509Keys},
 		{"svid/new X.509 outlives nothing", newX509Clamped},
 		{"svid/new X.509 of an expired entry", newX509ExpiredEntry},
 		{"svid/new WIT", newWIT},
@@ -108,16 +112,23 @@ func newX509Refused(c *C) {
 	c.refused(err, codes.InvalidArgument, "missing parameters")
 }
 
-func newX509RSA(c *C) {
+func newX509Keys(c *C) {
 	a := c.join()
 	e := c.entry(c.child(a.id))
 	c.authorized(a, e.Id)
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
 	c.must(err)
-	result := a.newX509(c, &svidv1.NewX509SVIDParams{EntryId: e.Id, Csr: csrOf(c, &x509.CertificateRequest{}, key)})[0]
-	c.mustOK(result.Status)
-	if !key.PublicKey.Equal(svidOf(c, result.Svid, key).Certificates[0].PublicKey) {
-		c.Error("the SVID is for another key")
+	p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	c.must(err)
+	_, ed, err := ed25519.GenerateKey(rand.Reader)
+	c.must(err)
+	for what, key := range map[string]crypto.Signer{"RSA 2048": rsaKey, "P-384": p384, "Ed25519": ed} {
+		result := a.newX509(c, &svidv1.NewX509SVIDParams{EntryId: e.Id, Csr: csrOf(c, &x509.CertificateRequest{}, key)})[0]
+		c.mustOK(result.Status)
+		public := svidOf(c, result.Svid, key).Certificates[0].PublicKey
+		if same, ok := key.Public().(interface{ Equal(crypto.PublicKey) bool }); !ok || !same.Equal(public) {
+			c.Errorf("%s: the SVID is for another key", what)
+		}
 	}
 }
 
