@@ -11,6 +11,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc/codes"
 
+	"github.com/lanyard-mtls/lanyard/internal/registration"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/svidv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
 	"github.com/lanyard-mtls/lanyard/issuer/ca"
@@ -101,7 +102,7 @@ func (s *SVIDService) newX509SVID(ctx context.Context, agent spiffeid.ID, p *svi
 	if err != nil {
 		return nil, itemStatus(codes.InvalidArgument, err.Error(), nil)
 	}
-	chain, err := s.deps.CA.SignX509SVID(ctx, ca.Params{
+	svid, err := s.deps.CA.IssueX509SVID(ctx, ca.Params{
 		ID:        entry.SPIFFEID,
 		PublicKey: csr.PublicKey,
 		DNSNames:  entry.DNSNames,
@@ -110,10 +111,11 @@ func (s *SVIDService) newX509SVID(ctx context.Context, agent spiffeid.ID, p *svi
 	if err != nil {
 		return nil, itemStatus(signCode(err), "failed to sign X509-SVID", err)
 	}
-	o.spiffeID, o.serial = entry.SPIFFEID.String(), chain[0].SerialNumber.String()
+	o.spiffeID, o.serial = entry.SPIFFEID.String(), svid.Serial.String()
 	if s.deps.Log.Enabled(ctx, slog.LevelDebug) {
-		attrs := append(svidAttrs(entry.SPIFFEID, chain), slog.String("entry", entry.ID), slog.String("agent", agent.String()))
-		s.deps.Log.LogAttrs(ctx, slog.LevelDebug, "X509-SVID signed", attrs...)
+		s.deps.Log.LogAttrs(ctx, slog.LevelDebug, "X509-SVID signed",
+			slog.String("spiffe_id", o.spiffeID), slog.String("serial", o.serial), slog.Time("expires", svid.ExpiresAt),
+			slog.String("entry", entry.ID), slog.String("agent", agent.String()))
 	}
-	return svidProto(entry.SPIFFEID, chain), itemOK()
+	return &types.X509SVID{Id: registration.IDProto(entry.SPIFFEID), CertChain: svid.Chain, ExpiresAt: svid.ExpiresAt.Unix()}, itemOK()
 }
