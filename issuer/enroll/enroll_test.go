@@ -17,7 +17,7 @@ import (
 
 var td = spiffeid.RequireTrustDomainFromString("lanyard.test")
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -27,7 +27,7 @@ func must(t *testing.T, err error) {
 const hour = time.Hour
 
 // newUnloadedRig returns a rig whose CA is not loaded yet.
-func newUnloadedRig(t *testing.T, configure ...func(*enroll.Config)) *rig {
+func newUnloadedRig(t testing.TB, configure ...func(*enroll.Config)) *rig {
 	t.Helper()
 	dir := t.TempDir()
 	st, err := store.Open(t.Context(), store.Config{Dir: filepath.Join(dir, "store"), TrustDomain: td})
@@ -57,7 +57,7 @@ func newEnroller(t *testing.T) (*enroll.Enroller, *ca.Authority) {
 }
 
 // attempt is one to join with a token of join_token and a key of its own.
-func attempt(t *testing.T, token string) enroll.Attempt {
+func attempt(t testing.TB, token string) enroll.Attempt {
 	t.Helper()
 	return enroll.Attempt{Method: "join_token", Payload: []byte(token), CSR: newCSR(t, newKey(t))}
 }

@@ -24,7 +24,7 @@ import (
 // rig is an Enroller over a real store, registry and authority.
 type rig struct {
 	*enroll.Enroller
-	t     *testing.T
+	t     testing.TB
 	store *store.Store
 	reg   *registry.Registry
 	ca    *ca.Authority
@@ -32,21 +32,21 @@ type rig struct {
 }
 
 // newRig returns a rig that can sign.
-func newRig(t *testing.T, configure ...func(*enroll.Config)) *rig {
+func newRig(t testing.TB, configure ...func(*enroll.Config)) *rig {
 	t.Helper()
 	r := newUnloadedRig(t, configure...)
 	must(t, r.ca.Load(t.Context()))
 	return r
 }
 
-func newKey(t *testing.T) *ecdsa.PrivateKey {
+func newKey(t testing.TB) *ecdsa.PrivateKey {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(t, err)
 	return key
 }
 
-func newCSR(t *testing.T, key *ecdsa.PrivateKey) []byte {
+func newCSR(t testing.TB, key *ecdsa.PrivateKey) []byte {
 	t.Helper()
 	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
 	must(t, err)
