@@ -57,12 +57,14 @@ func newVerb(env *cli.Env, name, short string) *verb {
 	fs.SortFlags = false
 	fs.StringVar(&v.socket.Path, "socketPath", "", "`PATH` of the issuer's admin socket (default $SPIRE_SERVER_PRIVATE_SOCKET, else "+env.IssuerSocket()+")")
 	fs.StringVar(&v.socket.Instance, "instance", "", "`NAME` to fill in for %i in $SPIRE_SERVER_PRIVATE_SOCKET_TEMPLATE")
+	cli.Common(fs, "socketPath", "instance")
 	return v
 }
 
 // withOutput adds -output.
 func (v *verb) withOutput() *verb {
 	v.out.AddFlag(v.Flags())
+	cli.Common(v.Flags(), "output")
 	return v
 }
 
