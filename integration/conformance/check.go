@@ -51,7 +51,7 @@ func Checks() []string {
 func Run(t *testing.T, target Target) {
 	seen := &seen{names: map[string]bool{}}
 	t.Cleanup(func() {
-		if !t.Failed() && !testing.Short() {
+		if !t.Failed() {
 			seen.unused(t, target.Kind)
 		}
 	})
@@ -61,7 +61,10 @@ func Run(t *testing.T, target Target) {
 			e := newEnv(t, target.Kind, seen)
 			e.start(t, target, g.settings(t, e))
 			for _, check := range g.checks {
-				t.Run(check.Name, func(t *testing.T) { check.Run(newC(t, e, check.Name)) })
+				t.Run(check.Name, func(t *testing.T) {
+					seen.ran()
+					check.Run(newC(t, e, check.Name))
+				})
 			}
 		})
 	}
@@ -69,9 +72,15 @@ func Run(t *testing.T, target Target) {
 
 // seen are the differences that a run came by.
 type seen struct {
-	mu    sync.Mutex
-	names map[string]bool
-	some  bool // not all checks ran: -run picked some
+	mu     sync.Mutex
+	names  map[string]bool
+	checks int // that ran: -run may have picked some
+}
+
+func (s *seen) ran() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.checks++
 }
 
 func (s *seen) add(name string) {
@@ -84,7 +93,7 @@ func (s *seen) add(name string) {
 func (s *seen) unused(t *testing.T, kind Kind) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.names) == 0 || s.some {
+	if s.checks < len(Checks()) {
 		return
 	}
 	for _, d := range Differences() {
