@@ -119,7 +119,7 @@ func tokens(t *testing.T, s *store.Store) []store.TokenInfo {
 
 // Uses are counted by etcd's conditions alone: the issuer's own turns are to
 // spare tries, and another issuer would have its own.
-func TestUsesOfAKeyTokenAreCountedInARace(t *testing.T) {
+func TestGuardUsesOfATokenAreCountedInARace(t *testing.T) {
 	t.Parallel()
 	s := open(t, t.TempDir())
 	const uses = 8
