@@ -93,9 +93,9 @@ func (a *Authority) makeX509(ctx context.Context, now time.Time, r *record) (fun
 		return nil, fmt.Errorf("certify authority: %w", err)
 	}
 	r.cert, r.chain, r.behind = certified.Chain[0], certified.Chain, presented(certified.Chain)
-	r.id, r.notAfter = hexID(r.cert.SubjectKeyId), r.cert.NotAfter
+	r.id, r.notAfter = keyIDOf(r.cert), r.cert.NotAfter
 	if len(r.behind) > 0 {
-		r.upstream = hexID(root.SubjectKeyId)
+		r.upstream = keyIDOf(root)
 	}
 	if err := a.checkRoot(ctx, r, certified.Roots); err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package ca
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"slices"
 	"time"
@@ -55,7 +56,7 @@ func (a *Authority) leaveTainted(ctx context.Context, roots []Root) error {
 	now := a.cfg.Now().Round(0)
 	below := func(r *record) bool {
 		return r != nil && slices.ContainsFunc(roots, func(root Root) bool {
-			return root.Tainted && len(r.behind) > 0 && hexID(root.Certificate.SubjectKeyId) == r.upstream
+			return root.Tainted && len(r.behind) > 0 && keyIDOf(root.Certificate) == r.upstream
 		})
 	}
 	active := newest(now, a.x509.records, storepb.X509Authority_ACTIVE)
@@ -101,13 +102,22 @@ func (a *Authority) revokeAsParent(bundle *types.Bundle, roots Roots) {
 		if !gone || a.activeBelow(ours) {
 			return false
 		}
-		a.cfg.Log.Info("root revoked, as it was upstream", "upstream_authority", keyIDOf(ours.GetAsn1()))
+		a.cfg.Log.Info("root revoked, as it was upstream", "upstream_authority", nameOf(ours))
 		return true
 	})
 	bundle.JwtAuthorities = slices.DeleteFunc(bundle.JwtAuthorities, func(ours *types.JWTKey) bool {
 		return ours.GetTainted() && !slices.ContainsFunc(a.jwt.records, func(r *record) bool { return r.id == ours.GetKeyId() }) &&
 			!slices.ContainsFunc(roots.JWT, func(k *types.JWTKey) bool { return k.GetKeyId() == ours.GetKeyId() })
 	})
+}
+
+// nameOf is the key identifier of an authority; empty if it cannot be read.
+func nameOf(authority *types.X509Certificate) string {
+	cert, err := x509.ParseCertificate(authority.GetAsn1())
+	if err != nil {
+		return ""
+	}
+	return keyIDOf(cert)
 }
 
 // activeBelow reports whether our authority that signs has root as its root.

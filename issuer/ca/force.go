@@ -34,7 +34,8 @@ func refuse(kind error, format string, args ...any) error {
 
 // AuthorityState is what there is to say of one authority.
 type AuthorityState struct {
-	ID        string
+	ID string
+	// ExpiresAt is 1970 where it is not known: of another issuer's authority.
 	ExpiresAt time.Time
 	// UpstreamSubjectKeyID is lower-case hex, of the root; empty without an
 	// upstream authority.
@@ -183,5 +184,6 @@ func (a *Authority) force(ctx context.Context, k kind, change func(now time.Time
 			return *r.state(), nil
 		}
 	}
-	return AuthorityState{ID: id}, nil
+	// As SPIRE's API has it of what it does not know.
+	return AuthorityState{ID: id, ExpiresAt: time.Unix(0, 0)}, nil
 }

@@ -178,3 +178,18 @@ func TestPlanTellsWhatWillHappen(t *testing.T) {
 		t.Errorf("%+v", plan.Authorities)
 	}
 }
+
+// With the keys gone, the authority that is made at once is nobody else's.
+func TestRestoredWithoutKeysMakesOneAuthority(t *testing.T) {
+	s := newSite(t)
+	s.start()
+	a := s.with(func(cfg *ca.Config) { cfg.Keys, cfg.Restored = ca.NewMemoryKeys(), true })
+	s.advance(a)
+	states, err := a.X509State()
+	if err != nil || states.Prepared != nil {
+		t.Errorf("%+v, %v", states, err)
+	}
+	if n := len(s.bundle()); n != 2 {
+		t.Errorf("%d authorities in the bundle, want the lost one and the new one", n)
+	}
+}

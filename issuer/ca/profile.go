@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/hex"
 	"fmt"
 	"math/big"
 	"net/url"
@@ -156,12 +157,14 @@ func certify(template, issuer *x509.Certificate, pub crypto.PublicKey, key crypt
 	return x509.ParseCertificate(der)
 }
 
-// keyIDOf is the subject key identifier of a certificate, in hex; empty if it
-// cannot be read.
-func keyIDOf(der []byte) string {
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		return ""
+// keyIDOf names an authority: its subject key identifier in hex, or that of its
+// key where it has none, as authorities from elsewhere may.
+func keyIDOf(cert *x509.Certificate) string {
+	id := cert.SubjectKeyId
+	if len(id) == 0 {
+		if _, made, err := encodeKey(cert.PublicKey); err == nil {
+			id = made
+		}
 	}
-	return hexID(cert.SubjectKeyId)
+	return hex.EncodeToString(id)
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto"
 	"crypto/x509"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -199,5 +198,3 @@ func findJWT(bundle *types.Bundle, kid string) *types.JWTKey {
 	}
 	return bundle.GetJwtAuthorities()[i]
 }
-
-func hexID(id []byte) string { return hex.EncodeToString(id) }

@@ -9,8 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
 	"github.com/lanyard-mtls/lanyard/issuer/store"
 	"github.com/lanyard-mtls/lanyard/issuer/store/storepb"
@@ -76,11 +74,8 @@ func (a *Authority) watchClock(now time.Time) {
 
 // rotate follows the plan of one kind until it says wait.
 func (a *Authority) rotate(ctx context.Context, now time.Time, l *lane) (next time.Time, changed <-chan struct{}, err error) {
-	if i := slices.Index(a.restored, l.kind); i >= 0 && newest(now, l.records, storepb.X509Authority_ACTIVE) != nil {
-		if err := a.create(ctx, now, l, creation{status: storepb.X509Authority_PREPARED, eager: true}); err != nil {
-			return now, nil, err
-		}
-		a.restored, l.urgent = slices.Delete(a.restored, i, i+1), true
+	if err := a.afterRestore(ctx, now, l); err != nil {
+		return now, nil, err
 	}
 	// Each round is one of create, prepare, activate and prune; more rounds
 	// than that would mean that writes have no effect.
@@ -127,70 +122,21 @@ func (a *Authority) held() (bool, <-chan struct{}) {
 	return len(all) > 0, changed
 }
 
-// reload reads the records from the journal and puts the active ones to work.
-func (a *Authority) reload(ctx context.Context) error {
-	var state store.CAState
-	rev, err := a.cfg.Journal.UpdateCA(ctx, func(s *store.CAState) error {
-		state = *s
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	if !a.stale && uint64(rev) == a.seen {
+// afterRestore prepares an authority in place of a restored one, once.
+func (a *Authority) afterRestore(ctx context.Context, now time.Time, l *lane) error {
+	i := slices.Index(a.restored, l.kind)
+	if i < 0 {
 		return nil
 	}
-	v := &view{bundle: state.Bundle, pruneAt: pruneAt(state)}
-	for _, p := range state.Authorities {
-		r, err := a.readX509(ctx, p, state.Bundle)
-		if err != nil {
+	// Without one that can sign, the plan makes one that nobody else has.
+	if newest(now, l.records, storepb.X509Authority_ACTIVE) != nil {
+		if err := a.create(ctx, now, l, creation{status: storepb.X509Authority_PREPARED, eager: true}); err != nil {
 			return err
 		}
-		v.x509 = append(v.x509, r)
+		l.urgent = true
 	}
-	for _, p := range state.JWTAuthorities {
-		r, err := a.readJWT(ctx, p, state.Bundle)
-		if err != nil {
-			return err
-		}
-		v.jwt = append(v.jwt, r)
-	}
-	was := a.view.Swap(v)
-	a.x509.records, a.jwt.records = v.x509, v.jwt
-	a.stale, a.seen = false, uint64(rev)
-	now := a.cfg.Now()
-	for _, k := range a.kinds() {
-		l := a.lane(k)
-		if active := signing(now, l.records); active != nil {
-			l.active.Store(active)
-		}
-	}
-	if was == nil || !sameView(was, v) {
-		a.announce()
-	}
+	a.restored = slices.Delete(a.restored, i, i+1)
 	return nil
-}
-
-// signing returns the authority to sign with: rather one that is not valid yet
-// than none.
-func signing(now time.Time, records []*record) *record {
-	if active := newest(now, records, storepb.X509Authority_ACTIVE); active != nil {
-		return active
-	}
-	for _, r := range slices.Backward(records) {
-		if r.status == storepb.X509Authority_ACTIVE && r.signer != nil && now.Before(r.notAfter) {
-			return r
-		}
-	}
-	return nil
-}
-
-// sameView reports whether the two tell readers the same.
-func sameView(a, b *view) bool {
-	same := func(x, y *record) bool {
-		return x.id == y.id && x.status == y.status && x.distrusted == y.distrusted && x.tainted == y.tainted
-	}
-	return slices.EqualFunc(a.x509, b.x509, same) && slices.EqualFunc(a.jwt, b.jwt, same) && proto.Equal(a.bundle, b.bundle)
 }
 
 // update changes the journal and then the records from what it has.
@@ -270,7 +216,7 @@ func publishedRoots(bundle *types.Bundle, td string, roots []Root, revoked []*st
 		bundle = &types.Bundle{TrustDomain: td}
 	}
 	for _, root := range roots {
-		if isRevoked(revoked, kindX509, hexID(root.Certificate.SubjectKeyId)) || findX509(bundle, root.Certificate.Raw) != nil {
+		if isRevoked(revoked, kindX509, keyIDOf(root.Certificate)) || findX509(bundle, root.Certificate.Raw) != nil {
 			continue
 		}
 		bundle.X509Authorities = append(bundle.X509Authorities,

@@ -2,7 +2,6 @@ package ca
 
 import (
 	"context"
-	"crypto/x509"
 	"fmt"
 	"slices"
 	"strings"
@@ -229,7 +228,7 @@ func takeOut(bundle *types.Bundle, k kind, id string) (ends time.Time, err error
 func withKeyID(bundle *types.Bundle, id string) []*types.X509Certificate {
 	var found []*types.X509Certificate
 	for _, authority := range bundle.GetX509Authorities() {
-		if cert, err := x509.ParseCertificate(authority.GetAsn1()); err == nil && hexID(cert.SubjectKeyId) == id {
+		if nameOf(authority) == id {
 			found = append(found, authority)
 		}
 	}
