@@ -90,7 +90,7 @@ func Write(ctx context.Context, w io.Writer, p Parts) error {
 		return err
 	}
 	m := manifest{Store: sum{Size: pieces.size, SHA256: hex.EncodeToString(pieces.hash.Sum(nil))}}
-	// After the records: a key is on disk before they name it, so each that they name is among these.
+	// After the records: a key is on disk before they name it, and a rotation meanwhile takes the place of none that signs.
 	if p.KeyFile != "" {
 		keys, err := readKeys(p.KeyFile)
 		if err != nil {
