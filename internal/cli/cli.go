@@ -152,7 +152,7 @@ func (env *Env) finish(cmd *cobra.Command, err error) int {
 // printLines prints an error that joins several one a line, each with the prefix.
 func (env *Env) printLines(prefix string, err error) {
 	for line := range strings.SplitSeq(strings.TrimRight(err.Error(), "\n"), "\n") {
-		fmt.Fprintln(env.Stderr, prefix+env.localize(line))
+		fmt.Fprintf(env.Stderr, "%s%s\n", prefix, Harmless([]byte(env.localize(line))))
 	}
 }
 

@@ -100,6 +100,21 @@ func TestJSONOutputIsSPIREs(t *testing.T) {
 	}
 }
 
+func TestWhatOthersChoseMovesNoCursor(t *testing.T) {
+	var out, errOut bytes.Buffer
+	if err := new(Output).Proto(&out, nil, func(w io.Writer) { io.WriteString(w, "a\x1b[2Jb\r\n\tü\u009bc\n") }); err != nil {
+		t.Fatal(err)
+	}
+	if want := "a\ufffd[2Jb\ufffd\n\tü\ufffdc\n"; out.String() != want {
+		t.Errorf("%q, want %q", out.String(), want)
+	}
+	env := &Env{Stderr: &errOut, localize: func(s string) string { return s }}
+	env.finish(nil, errors.New("agent \x1b]0;x\a"))
+	if want := "Error: agent \ufffd]0;x\ufffd\n"; errOut.String() != want {
+		t.Errorf("%q, want %q", errOut.String(), want)
+	}
+}
+
 func TestErrorsAreOneLineEachWithTheirHints(t *testing.T) {
 	var b bytes.Buffer
 	env := &Env{Stderr: &b, localize: func(s string) string { return s }}

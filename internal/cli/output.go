@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"unicode"
 
 	"github.com/spf13/pflag"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -52,8 +53,19 @@ func (o *Output) Struct(w io.Writer, v any, pretty func(w io.Writer)) error {
 func buffered(w io.Writer, pretty func(w io.Writer)) error {
 	var b bytes.Buffer
 	pretty(&b)
-	_, err := w.Write(b.Bytes())
+	_, err := w.Write(Harmless(b.Bytes()))
 	return err
+}
+
+// Harmless takes out what could move a terminal's cursor or worse: agents and others who are not trusted to choose it choose
+// some of what is printed.
+func Harmless(text []byte) []byte {
+	return bytes.Map(func(r rune) rune {
+		if unicode.IsControl(r) && r != '\n' && r != '\t' {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, text)
 }
 
 func withoutNulls(v any) any {

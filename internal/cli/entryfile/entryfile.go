@@ -56,9 +56,10 @@ func Read(name string, data []byte) (*File, error) {
 	return &r.file, nil
 }
 
-// ReadJSON reads SPIRE's form alone, with at least one entry, and leaves it to the issuer to judge what is in them.
-func ReadJSON(name string, data []byte) ([]Declared, error) {
-	r := reader{name: name}
+// ReadJSON reads SPIRE's form alone, with at least one entry, and leaves it to the issuer to judge what is in them. ignore is
+// told of keys that nobody knows, which SPIRE passes over; nil makes them faults.
+func ReadJSON(name string, data []byte, ignore func(warning string)) ([]Declared, error) {
+	r := reader{name: name, ignore: ignore}
 	r.json(data)
 	if len(r.file.Entries) == 0 && len(r.faults) == 0 {
 		r.errorf(0, `holds no entries: want {"entries": [{"spiffe_id": …}]}`)
@@ -71,6 +72,7 @@ type reader struct {
 	name   string
 	file   File
 	faults []fault
+	ignore func(warning string) // see ReadJSON
 }
 
 type fault struct {
@@ -80,6 +82,16 @@ type fault struct {
 
 func (r *reader) errorf(line int, format string, args ...any) {
 	r.faults = append(r.faults, fault{line, fmt.Sprintf(format, args...)})
+}
+
+// unknownKey is errorf for a key of JSON that nobody knows; it says whether that is a fault.
+func (r *reader) unknownKey(line int, text string) bool {
+	if r.ignore == nil {
+		r.errorf(line, "%s", text)
+		return true
+	}
+	r.ignore(fmt.Sprintf("%s:%d: %s", r.name, line, text))
+	return false
 }
 
 func (r *reader) err() error {

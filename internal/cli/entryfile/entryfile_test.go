@@ -133,6 +133,22 @@ func TestReadNamesEveryFault(t *testing.T) {
 	}
 }
 
+func TestReadJSONPassesOverWhatSPIREDoes(t *testing.T) {
+	var warnings []string
+	got, err := ReadJSON("f", []byte(`{"comment": ["x"], "entries": [
+  {"spiffe_id": "spiffe://td/a", "parent_id": "spiffe://td/n", "owner": "me"}]}`), func(w string) { warnings = append(warnings, w) })
+	if err != nil || len(got) != 1 {
+		t.Fatalf("%v, %v", got, err)
+	}
+	want := []string{
+		`f:1: unknown key "comment"; did you mean "entries"?`,
+		`f:2: entry 1: unknown key "owner"; known are: ` + strings.Join(jsonKeys(), ", "),
+	}
+	if diff := cmp.Diff(want, warnings); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestReadStopsAtTwentyFaults(t *testing.T) {
 	var b strings.Builder
 	for i := range 50 {
@@ -167,7 +183,7 @@ func FuzzRead(f *testing.F) {
 				t.Fatalf("an entry without IDs: %v", d.Entry)
 			}
 		}
-		if _, err := ReadJSON("f", data); err != nil && len(file.Entries) > 0 && strings.HasPrefix(strings.TrimSpace(string(data)), "{") {
+		if _, err := ReadJSON("f", data, nil); err != nil && len(file.Entries) > 0 && strings.HasPrefix(strings.TrimSpace(string(data)), "{") {
 			t.Fatalf("read, but not by ReadJSON: %v", err)
 		}
 	})

@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"github.com/lanyard-mtls/lanyard/internal/cli/suggest"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
 )
 
@@ -39,7 +40,7 @@ func (r *reader) hcl(data []byte) {
 		case "set":
 			r.text(a, func(s string) { r.file.Set = s })
 		default:
-			r.errorf(line(a.NameRange), "%s", unknown("key", a.Name, []string{"set", "entry", "defaults"}))
+			r.errorf(line(a.NameRange), "%s", suggest.Unknown("key", a.Name, []string{"set", "entry", "defaults"}))
 		}
 	}
 	d := r.defaults(body.Blocks)
@@ -47,7 +48,7 @@ func (r *reader) hcl(data []byte) {
 		switch {
 		case b.Type == "defaults":
 		case b.Type != "entry":
-			r.errorf(line(b.TypeRange), "%s", unknown("block", b.Type, []string{"entry", "defaults"}))
+			r.errorf(line(b.TypeRange), "%s", suggest.Unknown("block", b.Type, []string{"entry", "defaults"}))
 		case len(b.Labels) != 1 || b.Labels[0] == "":
 			r.errorf(line(b.TypeRange), `an entry has one name: entry "web" { … }`)
 		default:

@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 
+	"github.com/lanyard-mtls/lanyard/internal/cli/suggest"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
 )
 
@@ -54,7 +55,7 @@ func (r *reader) field(a *hclsyntax.Attribute, title string, e *types.Entry, td 
 		if title == "defaults" {
 			known = append([]string{"trust_domain"}, known...)
 		}
-		r.errorf(line(a.NameRange), "%s: %s", title, unknown("key", a.Name, known))
+		r.errorf(line(a.NameRange), "%s: %s", title, suggest.Unknown("key", a.Name, known))
 		return
 	}
 	if err := entryFields()[a.Name](e, a.Expr, td); err != nil {

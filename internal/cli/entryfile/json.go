@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -75,7 +76,12 @@ func (r *reader) jsonObject(d *json.Decoder, line func(int64) int) error {
 			return err
 		}
 		if name, _ := key.(string); !strings.EqualFold(name, "entries") {
-			return fmt.Errorf("unknown key %q; did you mean %q?", name, "entries")
+			r.unknownKey(line(d.InputOffset()), fmt.Sprintf("unknown key %q; did you mean %q?", name, "entries"))
+			var skipped json.RawMessage
+			if err := d.Decode(&skipped); err != nil {
+				return err
+			}
+			continue
 		}
 		if err := delim(d, '['); err != nil {
 			return err
@@ -101,10 +107,9 @@ func (r *reader) jsonEntry(line, n int, raw json.RawMessage) {
 		return
 	}
 	clean := true
-	for key := range keys {
+	for _, key := range slices.Sorted(maps.Keys(keys)) {
 		if !slices.ContainsFunc(jsonKeys(), func(known string) bool { return strings.EqualFold(known, key) }) {
-			r.errorf(line, "entry %d: %s", n, unknown("key", key, jsonKeys()))
-			clean = false
+			clean = !r.unknownKey(line, fmt.Sprintf("entry %d: %s", n, suggest.Unknown("key", key, jsonKeys()))) && clean
 		}
 	}
 	var e entryJSON
@@ -184,12 +189,4 @@ func lines(data []byte) func(offset int64) int {
 		}
 		return line
 	}
-}
-
-// unknown words an unknown name.
-func unknown(what, name string, known []string) string {
-	if near := suggest.Closest(name, known); near != "" {
-		return fmt.Sprintf("unknown %s %q; did you mean %q?", what, name, near)
-	}
-	return fmt.Sprintf("unknown %s %q; known are: %s", what, name, strings.Join(known, ", "))
 }

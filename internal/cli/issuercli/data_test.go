@@ -46,6 +46,10 @@ func TestBundlesSurviveEitherFormat(t *testing.T) {
 	}
 }
 
+func relationships(data []byte) ([]*types.FederationRelationship, error) {
+	return dataFile{name: "f", data: data}.relationships()
+}
+
 func TestParseRelationshipsReadsSPIREsFile(t *testing.T) {
 	pem, err := testca.New(t, "other.test").Bundle().Marshal()
 	if err != nil {
@@ -55,9 +59,9 @@ func TestParseRelationshipsReadsSPIREsFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := parseRelationships("f", []byte(`{"federationRelationships": [
+	got, err := relationships([]byte(`{"federationRelationships": [
   {"trustDomain": "other.test", "bundleEndpointURL": "https://other.test/b", "bundleEndpointProfile": "https_spiffe",
-   "endpointSPIFFEID": "spiffe://other.test/e", "trustDomainBundle": `+string(quoted)+`, "trustDomainBundleFormat": "pem"}]}`))
+   "endpointSPIFFEID": "spiffe://other.test/e", "trustDomainBundle": ` + string(quoted) + `, "trustDomainBundleFormat": "pem"}]}`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +82,7 @@ func FuzzParseRelationships(f *testing.F) {
 	f.Add([]byte(`{"federationRelationships": [{"trustDomain": "a", "bundleEndpointURL": "https://a/", "bundleEndpointProfile": "https_web"}]}`))
 	f.Add([]byte(`{"federationRelationships": [{"trustDomain": "a", "trustDomainBundle": {"keys": []}, "trustDomainBundleFormat": "spiffe"}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		all, err := parseRelationships("f", data)
+		all, err := relationships(data)
 		if err == nil && len(all) == 0 {
 			t.Fatal("neither relationships nor an error")
 		}

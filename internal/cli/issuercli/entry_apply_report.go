@@ -90,7 +90,7 @@ func (r *applyReport) printPlan(w io.Writer, all bool) error {
 	if r.Left > 0 {
 		fmt.Fprintf(&b, "%s of the set that the file has no more; -prune deletes such entries\n", cli.Count(r.Left, "entry stays", "entries stay"))
 	}
-	_, err := w.Write(b.Bytes())
+	_, err := w.Write(cli.Harmless(b.Bytes()))
 	return err
 }
 

@@ -57,9 +57,9 @@ func (e *entryFlags) entries(v *verb) ([]*types.Entry, error) {
 	if err := onlyData(v.Flags()); err != nil {
 		return nil, err
 	}
-	data, err := readData(v.env.Stdin, e.data)
+	file, err := v.dataFile(e.data)
 	if err != nil {
 		return nil, err
 	}
-	return parseEntries(e.data, data)
+	return file.entries(v.env.Stderr)
 }

@@ -20,7 +20,7 @@ func entryDelete(env *cli.Env) *cobra.Command {
 	v.Flags().StringVar(&id, "entryID", "", "`ID` of the entry")
 	v.Flags().StringVar(&file, "file", "", `JSON `+"`FILE`"+` with {"ids": ["…"]}, - for standard input; conflicts with -entryID`)
 	v.RunE = func(*cobra.Command, []string) error {
-		ids, err := idsToDelete(env, id, file)
+		ids, err := idsToDelete(v, id, file)
 		if err != nil {
 			return err
 		}
@@ -42,7 +42,7 @@ func entryDelete(env *cli.Env) *cobra.Command {
 	return v.Command
 }
 
-func idsToDelete(env *cli.Env, id, file string) ([]string, error) {
+func idsToDelete(v *verb, id, file string) ([]string, error) {
 	switch {
 	case id != "" && file != "":
 		return nil, cli.Usagef("-entryID and -file can't be combined")
@@ -51,12 +51,12 @@ func idsToDelete(env *cli.Env, id, file string) ([]string, error) {
 	case file == "":
 		return nil, cli.Usagef(`-entryID is missing: the entry to delete ("lanyard issuer entry show" lists them)`)
 	}
-	data, err := readData(env.Stdin, file)
+	f, err := v.dataFile(file)
 	if err != nil {
 		return nil, err
 	}
 	var list struct{ IDs []string }
-	if err := decodeJSON(file, data, &list); err != nil {
+	if err := f.decode(&list, "ids"); err != nil {
 		return nil, err
 	}
 	if len(list.IDs) == 0 {

@@ -41,11 +41,11 @@ func (f *relationshipFlags) relationships(v *verb) ([]*types.FederationRelations
 		if err := onlyData(v.Flags()); err != nil {
 			return nil, err
 		}
-		data, err := readData(v.env.Stdin, f.data)
+		file, err := v.dataFile(f.data)
 		if err != nil {
 			return nil, err
 		}
-		return parseRelationships(f.data, data)
+		return file.relationships()
 	}
 	td, tdErr := requiredTrustDomain("trustDomain", f.td)
 	fr := &types.FederationRelationship{TrustDomain: td.Name(), BundleEndpointUrl: f.url}

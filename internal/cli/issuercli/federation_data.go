@@ -28,10 +28,11 @@ type relationshipJSON struct {
 	Format      string          `json:"trustDomainBundleFormat"`
 }
 
-// parseRelationships reads a -data file. Every faulty relationship is named.
-func parseRelationships(name string, data []byte) ([]*types.FederationRelationship, error) {
+// relationships reads a -data file. Every faulty relationship is named.
+func (f dataFile) relationships() ([]*types.FederationRelationship, error) {
 	var file relationshipsJSON
-	if err := decodeJSON(name, data, &file); err != nil {
+	err := f.decode(&file, "federationRelationships", "trustDomain", "bundleEndpointURL", "bundleEndpointProfile", "endpointSPIFFEID", "trustDomainBundle", "trustDomainBundleFormat")
+	if err != nil {
 		return nil, err
 	}
 	var all []*types.FederationRelationship
@@ -39,13 +40,13 @@ func parseRelationships(name string, data []byte) ([]*types.FederationRelationsh
 	for i, r := range file.Relationships {
 		fr, err := r.proto()
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: relationship %d: %w", inputName(name), i+1, err))
+			errs = append(errs, fmt.Errorf("%s: relationship %d: %w", f.name, i+1, err))
 			continue
 		}
 		all = append(all, fr)
 	}
 	if len(file.Relationships) == 0 {
-		errs = append(errs, fmt.Errorf(`%s holds no relationships: want {"federationRelationships": [{"trustDomain": …}]}`, inputName(name)))
+		errs = append(errs, fmt.Errorf(`%s holds no relationships: want {"federationRelationships": [{"trustDomain": …}]}`, f.name))
 	}
 	return all, errors.Join(errs...)
 }

@@ -70,7 +70,7 @@ func (v *verb) tellImport(report *takeover.Report, err error) error {
 	if v.out.JSON() {
 		err = errors.Join(err, json.NewEncoder(w).Encode(report))
 	} else if report.TrustDomain != "" {
-		report.Print(w)
+		err = errors.Join(err, v.out.Struct(w, report, report.Print))
 	}
 	failed := report.Failed()
 	switch {

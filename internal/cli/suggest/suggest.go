@@ -2,7 +2,10 @@
 // knows nothing of where the names come from.
 package suggest
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+)
 
 // Closest gives the candidate nearest to name, or "" when none is near enough to be what was meant. Letter case,
 // dashes and underscores cost nothing: spiffe-id means spiffeID. Of candidates equally near the first one wins.
@@ -20,6 +23,14 @@ func Closest(name string, candidates []string) string {
 		}
 	}
 	return best
+}
+
+// Unknown words that name is none of known: "unknown key "spifeID"; did you mean "spiffe_id"?".
+func Unknown(what, name string, known []string) string {
+	if near := Closest(name, known); near != "" {
+		return fmt.Sprintf("unknown %s %q; did you mean %q?", what, name, near)
+	}
+	return fmt.Sprintf("unknown %s %q; known are: %s", what, name, strings.Join(known, ", "))
 }
 
 // limit is how many edits a name of n letters may be away.
