@@ -50,9 +50,9 @@ func etcdConfig(dir string) *embed.Config {
 	cfg.ListenClientUrls = nil
 	cfg.EnableGRPCGateway = false
 
-	// Nobody is far away: elect at once.
-	cfg.TickMs = 10
-	cfg.ElectionMs = 100
+	// Nobody is far away: elect soon, but don't wake up for it too often.
+	cfg.TickMs = 50
+	cfg.ElectionMs = 250
 
 	cfg.MaxTxnOps = maxTxnOps
 	cfg.MaxRequestBytes = maxRequestBytes
