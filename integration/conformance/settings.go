@@ -29,11 +29,12 @@ func noJWTSettings(*testing.T, *env) Settings { return Settings{DisableJWT: true
 
 func limitSettings(*testing.T, *env) Settings { return Settings{Limits: true} }
 
-func upstreamSettings(t *testing.T, e *env) Settings {
+func upstreamSettings(t *testing.T, e *env) Settings { return Settings{Upstream: e.newRoot(t)} }
+
+// newRoot makes an upstream authority, and writes it where the server reads its own.
+func (e *env) newRoot(t *testing.T) Files {
+	t.Helper()
 	root := testca.New(t, TrustDomain)
 	e.root = root.Cert
-	return Settings{Upstream: Files{
-		Cert: e.write(t, "root.pem", testca.PEM(root.Cert)),
-		Key:  e.write(t, "root.key", testca.KeyPEM(t, root.Key)),
-	}}
+	return Files{Cert: e.write(t, "root.pem", testca.PEM(root.Cert)), Key: e.write(t, "root.key", testca.KeyPEM(t, root.Key))}
 }

@@ -19,6 +19,7 @@ func upstreamChecks() []Check {
 		{"upstream/downstream chain", upstreamDownstream},
 		{"upstream/local calls refused", upstreamRefused},
 		{"upstream/IDs refused", upstreamIDs},
+		{"upstream/another root", upstreamReplaced},
 	}
 }
 
@@ -82,4 +83,34 @@ func upstreamIDs(c *C) {
 		_, err = client.RevokeX509UpstreamAuthority(c.ctx, &la.RevokeX509UpstreamAuthorityRequest{SubjectKeyId: id})
 		c.refused(err, codes.InvalidArgument, "invalid subject key ID: "+text)
 	}
+}
+
+// upstreamReplaced has the upstream authority replaced, and what the former signed made void.
+func upstreamReplaced(c *C) {
+	former := c.root
+	c.newRoot(c.T)
+	k := c.x509Kind()
+	next, err := k.prepare()
+	c.must(err)
+	c.equal("upstream of the prepared one", next.UpstreamAuthoritySubjectKeyId, hex.EncodeToString(c.root.SubjectKeyId))
+	c.equal("authorities in the bundle", len(c.bundle().X509Authorities()), 2)
+	_, err = k.activate(next.AuthorityId)
+	c.must(err)
+	client, id := la.NewLocalAuthorityClient(c.conn), hex.EncodeToString(former.SubjectKeyId)
+	_, err = client.RevokeX509UpstreamAuthority(c.ctx, &la.RevokeX509UpstreamAuthorityRequest{SubjectKeyId: id})
+	c.refused(err, codes.Internal, "failed to revoke X.509 upstream authority: …") // it is not tainted
+	tainted, err := client.TaintX509UpstreamAuthority(c.ctx, &la.TaintX509UpstreamAuthorityRequest{SubjectKeyId: id})
+	c.must(err)
+	c.equal("tainted", tainted.UpstreamAuthoritySubjectKeyId, id)
+	c.equal("mark in the bundle", c.rawBundle().X509Authorities[0].Tainted, true)
+	revoked, err := client.RevokeX509UpstreamAuthority(c.ctx, &la.RevokeX509UpstreamAuthorityRequest{SubjectKeyId: id})
+	c.must(err)
+	c.equal("revoked", revoked.UpstreamAuthoritySubjectKeyId, id)
+	roots := c.bundle().X509Authorities()
+	if len(roots) != 1 || !roots[0].Equal(c.root) {
+		c.Errorf("%d authorities in the bundle, want the new root", len(roots))
+	}
+	_, _, err = x509svid.Verify(c.mint("/web").Certificates, c.bundle())
+	c.must(err)
+	ownSVID(c)
 }
