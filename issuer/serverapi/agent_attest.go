@@ -193,7 +193,8 @@ func attestError(err error) error {
 		return agentCSRError(err)
 	case errors.Is(err, enroll.ErrTokenSpent), errors.Is(err, enroll.ErrTokenExpired), errors.Is(err, enroll.ErrMalformed):
 		return status.Error(codes.InvalidArgument, err.Error())
-	case errors.Is(err, enroll.ErrBanned), errors.Is(err, enroll.ErrRefused), errors.Is(err, enroll.ErrTokenPlace):
+	case errors.Is(err, enroll.ErrBanned), errors.Is(err, enroll.ErrRefused), errors.Is(err, enroll.ErrTokenPlace),
+		errors.Is(err, enroll.ErrUsed), errors.Is(err, enroll.ErrKeyUnknown):
 		return status.Error(codes.PermissionDenied, err.Error())
 	case errors.Is(err, ca.ErrNotReady):
 		return status.Error(codes.Unavailable, err.Error())

@@ -22,6 +22,9 @@ import (
 	"github.com/lanyard-mtls/lanyard/internal/registration"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/agentv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
+	"github.com/lanyard-mtls/lanyard/issuer/ca"
+	"github.com/lanyard-mtls/lanyard/issuer/enroll"
+	"github.com/lanyard-mtls/lanyard/issuer/store"
 )
 
 // converse joins by a method with challenges.
@@ -206,6 +209,20 @@ func TestPeerAddr(t *testing.T) {
 	} {
 		if got := peerAddr(peer.NewContext(t.Context(), &peer.Peer{Addr: addr})).String(); got != want {
 			t.Errorf("peerAddr(%v) = %s, want %s", addr, got, want)
+		}
+	}
+}
+
+func TestAttestErrors(t *testing.T) {
+	for err, code := range map[error]codes.Code{
+		enroll.ErrUnknownMethod: codes.FailedPrecondition, enroll.ErrTokenSpent: codes.InvalidArgument, enroll.ErrTokenExpired: codes.InvalidArgument,
+		enroll.ErrMalformed: codes.InvalidArgument, enroll.ErrRefused: codes.PermissionDenied, enroll.ErrBanned: codes.PermissionDenied,
+		enroll.ErrUsed: codes.PermissionDenied, enroll.ErrKeyUnknown: codes.PermissionDenied, enroll.ErrTokenPlace: codes.PermissionDenied,
+		ca.ErrNotReady: codes.Unavailable, store.ErrConflict: codes.Internal, context.DeadlineExceeded: codes.DeadlineExceeded,
+	} {
+		got := attestError(fmt.Errorf("it: %w", err))
+		if status.Code(got) != code || !strings.Contains(got.Error(), err.Error()) {
+			t.Errorf("%v: %v, want %s", err, got, code)
 		}
 	}
 }

@@ -52,6 +52,8 @@ type Deps struct {
 	// ProxyProtocol are the networks of proxies that say whose connections they
 	// forward, by the PROXY protocol; everyone else's word is refused.
 	ProxyProtocol []netip.Prefix
+	// RequirePQKEM refuses key exchanges without ML-KEM, and TLS before 1.3.
+	RequirePQKEM bool
 	// Started is when the issuer started; zero is when the Server was made.
 	Started time.Time
 	// Calls, if not nil, is told of every call when it ends.

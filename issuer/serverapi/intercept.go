@@ -63,7 +63,7 @@ func limitsOf(ctx context.Context) *limits {
 func (g *gate) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 	ctx, c, err := g.enter(ctx, info.FullMethod)
 	if err == nil {
-		err = g.limits.unary(ctx, c.method, c.caller, req)
+		err = g.hold(ctx, c, req)
 	}
 	if err != nil {
 		return nil, c.end(ctx, err)
@@ -71,6 +71,19 @@ func (g *gate) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, n
 	resp, err := next(ctx, req)
 	c.outcomes = append(c.outcomes, outcomesOf(resp)...)
 	return resp, c.end(ctx, err)
+}
+
+// hold holds the call back as its limits say. Who had to wait may have lost its
+// rights meanwhile.
+func (g *gate) hold(ctx context.Context, c *call, req any) error {
+	start := time.Now()
+	if err := g.limits.unary(ctx, c.method, c.caller, req); err != nil {
+		return err
+	}
+	if time.Since(start) < time.Millisecond {
+		return nil
+	}
+	return g.guard.authorize(ctx, c.method, c.caller)
 }
 
 func (g *gate) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {

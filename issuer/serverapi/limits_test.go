@@ -12,6 +12,11 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/lanyard-mtls/lanyard/internal/registration"
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/agentv1"
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/svidv1"
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
 )
 
 // took is how long a wait takes on the bubble's clock.
@@ -205,4 +210,31 @@ func TestLimitedErrorSaysWhat(t *testing.T) {
 	if errLimited("x", nil) != nil || !strings.Contains(errLimited("x", context.Canceled).Error(), "canceled") {
 		t.Error("other errors are changed")
 	}
+}
+
+// Who is banned while it waits for its turn is not served when that comes.
+func TestBanEndsWait(t *testing.T) {
+	r := newRigWith(t, func(d *Deps) { d.Limits.Signing = true })
+	svid := r.join()
+	entry := r.entry(registration.Entry{SPIFFEID: spiffeID("/web"), ParentID: svid.ID})
+	c := svidv1.NewSVIDClient(r.as(svid))
+	ask := func(n int) error {
+		req := &svidv1.BatchNewX509SVIDRequest{}
+		for range n {
+			req.Params = append(req.Params, &svidv1.NewX509SVIDParams{EntryId: entry}) // no CSR: cheap
+		}
+		_, err := c.BatchNewX509SVID(t.Context(), req)
+		return err
+	}
+	wantStatus(t, ask(501), codes.ResourceExhausted, "rejecting request due to certificate signing rate limiting: rate (501) exceeds burst size (500)")
+	must(t, ask(500))
+	var waiting sync.WaitGroup
+	defer waiting.Wait()
+	waiting.Go(func() { // a second
+		if err := ask(500); reason(err) != types.PermissionDeniedDetails_AGENT_BANNED {
+			t.Errorf("err = %v", err)
+		}
+	})
+	_, err := agentv1.NewAgentClient(r.local()).BanAgent(t.Context(), &agentv1.BanAgentRequest{Id: registration.IDProto(svid.ID)})
+	must(t, err)
 }

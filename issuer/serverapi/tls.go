@@ -29,11 +29,35 @@ func tlsConfig(g *guard) *tls.Config {
 		}
 		return fmt.Errorf("not a member of trust domain %q, and not in admin_ids", g.deps.TrustDomain.Name())
 	}
-	return mtls.ServerOptional(g.source, member, mtls.Options{
+	cfg := mtls.ServerOptional(g.source, member, mtls.Options{
 		NextProtos:     []string{"h2"},
 		Now:            g.deps.Now,
 		DisableTickets: true,
 	})
+	if g.deps.RequirePQKEM {
+		requirePQKEM(cfg)
+	}
+	return cfg
+}
+
+// requirePQKEM leaves key exchanges that a quantum computer cannot break later:
+// TLS 1.3 with the hybrids of ML-KEM (FIPS 203).
+func requirePQKEM(cfg *tls.Config) {
+	narrow := func(c *tls.Config) {
+		c.MinVersion = tls.VersionTLS13
+		c.CurvePreferences = []tls.CurveID{tls.X25519MLKEM768, tls.SecP256r1MLKEM768, tls.SecP384r1MLKEM1024}
+	}
+	narrow(cfg)
+	of := cfg.GetConfigForClient
+	cfg.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		c, err := of(hello)
+		if err != nil {
+			return nil, err
+		}
+		c = c.Clone() // the other one is shared
+		narrow(c)
+		return c, nil
+	}
 }
 
 // connInfo is what the handshake found out about a connection.

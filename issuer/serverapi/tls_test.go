@@ -88,6 +88,31 @@ func TestHandshake(t *testing.T) {
 	}
 }
 
+func TestRequirePQKEM(t *testing.T) {
+	r := newRigWith(t, func(d *Deps) { d.RequirePQKEM = true })
+	for name, tt := range map[string]struct {
+		change func(*tls.Config)
+		ok     bool
+	}{
+		"Go's defaults": {func(*tls.Config) {}, true},
+		"no hybrid":     {func(c *tls.Config) { c.CurvePreferences = []tls.CurveID{tls.X25519, tls.CurveP256} }, false},
+		"TLS 1.2":       {func(c *tls.Config) { c.MaxVersion = tls.VersionTLS12 }, false},
+	} {
+		cfg := r.clientTLS(nil)
+		tt.change(cfg)
+		conn, err := tls.Dial("tcp", r.addr, cfg)
+		if (err == nil) != tt.ok {
+			t.Errorf("%s: err = %v", name, err)
+		}
+		if err == nil {
+			if id := conn.ConnectionState().CurveID; id != tls.X25519MLKEM768 {
+				t.Errorf("%s: %s", name, id)
+			}
+			must(t, conn.Close())
+		}
+	}
+}
+
 // TestCallsAreLogged wants one line for each call that changes or signs or is
 // refused, with who and what.
 func TestCallsAreLogged(t *testing.T) {
