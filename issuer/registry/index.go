@@ -42,9 +42,10 @@ type index struct {
 type node struct {
 	entry *registration.Entry
 	// at is its position in the list of each of the three maps of lists.
-	at [3]int
-	// pivot is the selector that a node alias is filed under.
-	pivot registration.Selector
+	at [3]int32
+	// pivot is the place, among the entry's selectors, of the one that a node
+	// alias is filed under.
+	pivot int32
 }
 
 // The lists that a node is in.
@@ -78,8 +79,9 @@ func newIndex(td spiffeid.TrustDomain) *index {
 }
 
 func (x *index) load(snap store.Snapshot) {
+	share := newSharer()
 	for _, e := range snap.Entries {
-		x.putEntry(&e) // a copy: the snapshot must not live as long as one of its entries
+		x.putEntry(share.entry(e)) // a copy: the snapshot must not live as long as one of its entries
 	}
 	for _, a := range snap.Agents {
 		x.putAgent(a)
@@ -96,12 +98,12 @@ func (x *index) load(snap store.Snapshot) {
 	}
 }
 
-func (x *index) apply(e store.Event) {
+func (x *index) apply(e store.Event, share sharer) {
 	switch e.Kind {
 	case store.KindEntry:
 		x.deleteEntry(e.ID)
 		if !e.Deleted {
-			x.putEntry(&e.Entry)
+			x.putEntry(share.entry(e.Entry))
 		}
 	case store.KindAgent:
 		if e.Deleted {
@@ -142,7 +144,7 @@ func (x *index) putEntry(e *registration.Entry) {
 	}
 	if x.isNodeAlias(e) {
 		n.pivot = x.pivot(e)
-		file(x.aliases, n.pivot, n, inAliases)
+		file(x.aliases, e.Selectors[n.pivot], n, inAliases)
 	}
 	if !e.ExpiresAt.IsZero() {
 		x.expiring[e.ID] = e
@@ -163,7 +165,7 @@ func (x *index) deleteEntry(id string) {
 		unfile(x.templates, n.entry.Template.Prefix(), n, inSPIFFEID)
 	}
 	if x.isNodeAlias(n.entry) {
-		unfile(x.aliases, n.pivot, n, inAliases)
+		unfile(x.aliases, n.entry.Selectors[n.pivot], n, inAliases)
 	}
 	delete(x.expiring, id)
 }
@@ -177,14 +179,14 @@ func (x *index) isNodeAlias(e *registration.Entry) bool {
 
 // pivot chooses the selector that fewest aliases are filed under: agents of one
 // cluster share some, and would look through all of them.
-func (x *index) pivot(e *registration.Entry) registration.Selector {
-	rarest := e.Selectors[0]
-	for _, s := range e.Selectors[1:] {
-		if len(x.aliases[s]) < len(x.aliases[rarest]) {
-			rarest = s
+func (x *index) pivot(e *registration.Entry) int32 {
+	rarest := 0
+	for i, s := range e.Selectors {
+		if len(x.aliases[s]) < len(x.aliases[e.Selectors[rarest]]) {
+			rarest = i
 		}
 	}
-	return rarest
+	return int32(rarest)
 }
 
 func (x *index) putAgent(record *storepb.Agent) {
@@ -201,7 +203,7 @@ func (x *index) putAgent(record *storepb.Agent) {
 
 // file appends n to the list under key.
 func file[K comparable](lists map[K][]*node, key K, n *node, which int) {
-	n.at[which] = len(lists[key])
+	n.at[which] = int32(len(lists[key]))
 	lists[key] = append(lists[key], n)
 }
 

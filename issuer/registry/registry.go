@@ -110,11 +110,16 @@ func (r *Registry) Run(ctx context.Context) error {
 // store if that is needed.
 func (r *Registry) follow(ctx context.Context) error {
 	if !r.listed {
-		snap, err := r.store.Snapshot(ctx)
+		var idx *index
+		snap, err := r.store.Load(ctx, func() func(registration.Entry) {
+			idx = newIndex(r.store.TrustDomain())
+			share := newSharer()
+			return func(e registration.Entry) { idx.putEntry(share.entry(e)) }
+		})
 		if err != nil {
 			return err
 		}
-		r.replace(snap)
+		r.replaceIndex(idx, snap)
 		r.listed = true
 	}
 	return r.store.Watch(ctx, r.appliedRevision(), func(b store.Batch) error {
@@ -132,7 +137,11 @@ func (r *Registry) appliedRevision() store.Revision {
 // replace takes a snapshot in place of the whole index; readers see the one or
 // the other.
 func (r *Registry) replace(snap store.Snapshot) {
-	idx := newIndex(r.store.TrustDomain())
+	r.replaceIndex(newIndex(r.store.TrustDomain()), snap)
+}
+
+// replaceIndex is replace with an index that may have the entries already.
+func (r *Registry) replaceIndex(idx *index, snap store.Snapshot) {
 	idx.load(snap)
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -155,8 +164,9 @@ func (r *Registry) apply(b store.Batch) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	agents := false
+	share := newSharer()
 	for _, e := range b.Events {
-		r.idx.apply(e)
+		r.idx.apply(e, share)
 		if e.Kind == store.KindAgent {
 			agents = true
 			r.forgetAck(e)

@@ -14,7 +14,7 @@ import (
 )
 
 // snapshotPage bounds how many records are in memory twice.
-const snapshotPage = 10_000
+const snapshotPage = 2000
 
 // Snapshot is every record as of one revision. Other than the bundle and the
 // authorities, what cannot be read is left out and logged: nothing is guessed.
@@ -32,15 +32,29 @@ type Snapshot struct {
 
 // Snapshot reads everything, to be followed from its revision with Watch.
 func (s *Store) Snapshot(ctx context.Context) (Snapshot, error) {
+	var entries []registration.Entry
+	snap, err := s.Load(ctx, func() func(registration.Entry) {
+		entries = nil
+		return func(e registration.Entry) { entries = append(entries, e) }
+	})
+	snap.Entries = entries
+	return snap, err
+}
+
+// Load is Snapshot for whoever keeps the entries in another form: it hands each
+// to what begin returns, and not in the Snapshot. It calls begin again, for what
+// was handed over before does not count, where reading took longer than history
+// is kept.
+func (s *Store) Load(ctx context.Context, begin func() (visit func(registration.Entry))) (Snapshot, error) {
 	ctx, end, err := s.begin(ctx)
 	if err != nil {
 		return Snapshot{}, err
 	}
 	defer end()
 	for range maxAttempts {
-		snap, err := s.snapshot(ctx)
+		snap, err := s.snapshot(ctx, begin())
 		if errors.Is(err, rpctypes.ErrCompacted) {
-			continue // it took longer than history is kept
+			continue
 		}
 		if err != nil {
 			return Snapshot{}, s.fault("read snapshot", err)
@@ -50,7 +64,7 @@ func (s *Store) Snapshot(ctx context.Context) (Snapshot, error) {
 	return Snapshot{}, ErrCompacted
 }
 
-func (s *Store) snapshot(ctx context.Context) (Snapshot, error) {
+func (s *Store) snapshot(ctx context.Context, visit func(registration.Entry)) (Snapshot, error) {
 	resp, err := s.client.Txn(ctx).Then(clientv3.OpGet(bundleKey), clientv3.OpGet(authorityDir, clientv3.WithPrefix())).Commit()
 	if err != nil {
 		return Snapshot{}, err
@@ -65,22 +79,28 @@ func (s *Store) snapshot(ctx context.Context) (Snapshot, error) {
 	if bundleKV != nil {
 		snap.Bundle = ca.Bundle
 	}
+	err = s.scan(ctx, entryDir, snap.Revision, func(id string, kv *mvccpb.KeyValue) error {
+		e, err := decodeEntry(id, kv.Value)
+		if err == nil {
+			visit(e)
+		}
+		return err
+	})
+	if err != nil {
+		return Snapshot{}, err
+	}
 	if err := s.scanInto(ctx, &snap); err != nil {
 		return Snapshot{}, err
 	}
 	return snap, nil
 }
 
-// scanInto reads the records of which there may be many.
+// scanInto reads the other records of which there may be many.
 func (s *Store) scanInto(ctx context.Context, snap *Snapshot) error {
-	err := scanAll(ctx, s, entryDir, snap.Revision, &snap.Entries, decodeEntry)
-	if err != nil {
-		return err
-	}
 	if err := scanAll(ctx, s, agentDir, snap.Revision, &snap.Agents, decodeAgent); err != nil {
 		return err
 	}
-	err = scanAll(ctx, s, federatedDir, snap.Revision, &snap.Federated, func(name string, data []byte) (*types.Bundle, error) {
+	err := scanAll(ctx, s, federatedDir, snap.Revision, &snap.Federated, func(name string, data []byte) (*types.Bundle, error) {
 		return decodeFederated(s, name, data, decodeBundle)
 	})
 	if err != nil {
