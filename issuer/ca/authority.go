@@ -139,7 +139,8 @@ func (a *Authority) Load(ctx context.Context) error {
 			"default_jwt_svid_ttl", a.cfg.JWTSVIDTTL, "longest_always_honoured", most)
 	}
 	_, _, err := a.advance(ctx)
-	if err == nil || ctx.Err() != nil || a.own.Load() == nil {
+	// After a restore the mark of it is taken off when this returns nil.
+	if err == nil || ctx.Err() != nil || a.own.Load() == nil || len(a.restored) > 0 {
 		return err
 	}
 	now := a.cfg.Now()
@@ -177,14 +178,26 @@ func (a *Authority) Run(ctx context.Context) error {
 		default:
 			retry = minRetry
 		}
-		timer := time.NewTimer(sleep)
+		a.pause(ctx, sleep, changed)
+	}
+}
+
+// pause sleeps, until there is reason to look again. Acknowledgements come in
+// by the thousand: they are looked at together.
+func (a *Authority) pause(ctx context.Context, sleep time.Duration, changed <-chan struct{}) {
+	timer := time.NewTimer(sleep)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	case <-a.wake:
+	case <-changed:
+		gather := time.NewTimer(gatherAcks)
+		defer gather.Stop()
 		select {
 		case <-ctx.Done():
-		case <-timer.C:
-		case <-a.wake:
-		case <-changed:
+		case <-gather.C:
 		}
-		timer.Stop()
 	}
 }
 
@@ -194,6 +207,8 @@ func (a *Authority) Run(ctx context.Context) error {
 const (
 	minRetry = time.Second
 	maxSleep = time.Minute
+	// gatherAcks is how long acknowledgements are gathered before they count.
+	gatherAcks = 100 * time.Millisecond
 )
 
 // kind is what authorities sign.

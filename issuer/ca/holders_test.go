@@ -120,6 +120,7 @@ func TestRunActivatesAtTheLastAcknowledgement(t *testing.T) {
 		time.Sleep(13*time.Hour + 30*time.Second)
 		first := hexOf(sign(t, a).AuthorityKeyId)
 		h.ack(agentOne, 100)
+		time.Sleep(time.Second)
 		synctest.Wait()
 		if hexOf(sign(t, a).AuthorityKeyId) == first {
 			t.Error("the new authority does not sign")
