@@ -155,7 +155,7 @@ func parseChain(ders [][]byte) ([]*x509.Certificate, error) {
 }
 
 func bundleMask() *types.BundleMask {
-	return &types.BundleMask{X509Authorities: true, SequenceNumber: true}
+	return &types.BundleMask{X509Authorities: true, JwtAuthorities: true, SequenceNumber: true}
 }
 
 // parseBundle reads the X.509 part of a bundle.

@@ -18,6 +18,7 @@ import (
 
 	"github.com/lanyard-mtls/lanyard/internal/registration"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/bundlev1"
+	"github.com/lanyard-mtls/lanyard/nodeagent/jwtsvid"
 )
 
 // State is what the issuer lets the agent know, at one moment. It is immutable.
@@ -27,6 +28,9 @@ type State struct {
 	Bundle  *x509bundle.Bundle
 	// Federated has the bundles known of the entries' FederatesWith.
 	Federated map[spiffeid.TrustDomain]*x509bundle.Bundle
+	// JWT has the keys that JWT-SVIDs are good with, of the own trust domain
+	// and of those in Federated. One that did not change is the same pointer.
+	JWT map[spiffeid.TrustDomain]*jwtsvid.Bundle
 }
 
 // Watch calls apply with the present state, and again after each round trip that
@@ -69,6 +73,7 @@ type poller struct {
 	c         *Client
 	entries   syncer
 	federated map[spiffeid.TrustDomain]*x509bundle.Bundle
+	jwt       jwtBundles
 	sequence  uint64 // of the bundle last fetched
 	posted    posted
 }
@@ -90,7 +95,7 @@ func (p *poller) poll(ctx context.Context) (State, error) {
 	if err := p.federate(ctx, entries); err != nil {
 		return State{}, err
 	}
-	return State{Entries: entries, Bundle: bundle, Federated: p.federated}, nil
+	return State{Entries: entries, Bundle: bundle, Federated: p.federated, JWT: p.jwt.keep(p.c.cfg.TrustDomain, p.federated)}, nil
 }
 
 // bundle fetches and keeps the trust domain's, and returns its sequence number
@@ -102,6 +107,9 @@ func (p *poller) bundle(ctx context.Context) (_ *x509bundle.Bundle, sequence uin
 			return nil, err
 		}
 		sequence = resp.GetSequenceNumber()
+		if resp.GetTrustDomain() == p.c.cfg.TrustDomain.Name() {
+			p.jwt.take(resp, p.c.log)
+		}
 		return parseBundle(resp)
 	})
 	if err != nil {
@@ -144,7 +152,7 @@ func (p *poller) federate(ctx context.Context, entries []registration.Entry) err
 		}
 		g.Go(func() error {
 			bundle, err := p.fetchBundle(ctx, func(ctx context.Context, client bundlev1.BundleClient) (*x509bundle.Bundle, error) {
-				return federatedBundle(ctx, client, td)
+				return p.federatedBundle(ctx, client, td)
 			})
 			if err != nil {
 				p.c.log.Warn("no newer federated bundle", "trust_domain", td.Name(), "reason", err)
@@ -164,7 +172,7 @@ func (p *poller) federate(ctx context.Context, entries []registration.Entry) err
 }
 
 // federatedBundle returns nil for a domain that the issuer has no bundle of.
-func federatedBundle(ctx context.Context, client bundlev1.BundleClient, td spiffeid.TrustDomain) (*x509bundle.Bundle, error) {
+func (p *poller) federatedBundle(ctx context.Context, client bundlev1.BundleClient, td spiffeid.TrustDomain) (*x509bundle.Bundle, error) {
 	resp, err := client.GetFederatedBundle(ctx, &bundlev1.GetFederatedBundleRequest{TrustDomain: td.Name(), OutputMask: bundleMask()})
 	if code := status.Code(err); code == codes.NotFound || code == codes.Unimplemented {
 		return nil, nil
@@ -174,7 +182,10 @@ func federatedBundle(ctx context.Context, client bundlev1.BundleClient, td spiff
 	}
 	bundle, err := parseBundle(resp)
 	if err == nil && bundle.TrustDomain() != td {
-		err = fmt.Errorf("the issuer's answer is the bundle of %q", bundle.TrustDomain().Name())
+		return nil, fmt.Errorf("the issuer's answer is the bundle of %q", bundle.TrustDomain().Name())
+	}
+	if err == nil {
+		p.jwt.take(resp, p.c.log)
 	}
 	return bundle, err
 }

@@ -29,7 +29,7 @@ type syncer struct {
 // does not ask for, tell whether a change of an entry is one of its certificate.
 func entryMask() *types.EntryMask {
 	return &types.EntryMask{
-		SpiffeId: true, ParentId: true, Selectors: true, X509SvidTtl: true, FederatesWith: true,
+		SpiffeId: true, ParentId: true, Selectors: true, X509SvidTtl: true, JwtSvidTtl: true, FederatesWith: true,
 		Admin: true, Downstream: true, ExpiresAt: true, DnsNames: true, RevisionNumber: true,
 		StoreSvid: true, Hint: true, CreatedAt: true, AdditionalAttributes: true,
 	}
@@ -37,7 +37,7 @@ func entryMask() *types.EntryMask {
 
 // sync returns all entries of the agent, ordered by ID.
 func (s *syncer) sync(ctx context.Context, conn *grpc.ClientConn, log *slog.Logger) ([]registration.Entry, error) {
-	client := entryv1.NewEntryClient(conn)
+	client, ctx := entryv1.NewEntryClient(conn), withTemplates(ctx)
 	if !s.getAll {
 		next, err := s.syncOnce(ctx, client, log)
 		if status.Code(err) != codes.Unimplemented {

@@ -1,0 +1,121 @@
+package upstream
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/rsa"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/svidv1"
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
+	"github.com/lanyard-mtls/lanyard/nodeagent/jwtsvid"
+)
+
+// NewJWTSVID has a JWT-SVID signed for an entry, or for an instance of an ID
+// template, "ID~/path" (spire.api.server.svid.v1, NewJWTSVID). It makes one call;
+// the error has the issuer's status code.
+func (c *Client) NewJWTSVID(ctx context.Context, entryID string, audience []string) (jwtsvid.Token, error) {
+	var resp *svidv1.NewJWTSVIDResponse
+	err := c.agentCall(ctx, func(ctx context.Context, conn *grpc.ClientConn) (err error) {
+		resp, err = svidv1.NewSVIDClient(conn).NewJWTSVID(ctx, &svidv1.NewJWTSVIDRequest{EntryId: entryID, Audience: audience})
+		return err
+	})
+	if err != nil {
+		return jwtsvid.Token{}, err
+	}
+	token, err := jwtsvid.Inspect(resp.GetSvid().GetToken())
+	if err != nil {
+		return jwtsvid.Token{}, fmt.Errorf("the issuer's answer: %w", err)
+	}
+	return token, nil
+}
+
+// withTemplates tells the issuer that this agent can fill ID templates
+// (docs/decisions/0009). SPIRE's takes no notice.
+func withTemplates(ctx context.Context) context.Context {
+	return metadata.AppendToOutgoingContext(ctx, "lanyard-templates", "1")
+}
+
+// jwtBundles are the JWT keys that came with the bundles, by trust domain. The
+// zero value is ready, and safe for concurrent use.
+type jwtBundles struct {
+	mu   sync.Mutex
+	last map[spiffeid.TrustDomain]*jwtsvid.Bundle
+}
+
+// take keeps the JWT part of a bundle. Keys that are tainted or have expired
+// verify nothing any more, and are left out; so are those that can't be read: the
+// others still hold.
+func (j *jwtBundles) take(p *types.Bundle, log *slog.Logger) {
+	td, err := spiffeid.TrustDomainFromString(p.GetTrustDomain())
+	if err != nil {
+		return // told where the rest of the bundle is read
+	}
+	var keys []jwtsvid.Key
+	now := time.Now()
+	for _, authority := range p.GetJwtAuthorities() {
+		key, err := parseJWTKey(authority)
+		switch {
+		case err != nil:
+			log.Error("JWT key left out", "trust_domain", td.Name(), "key_id", authority.GetKeyId(), "reason", err)
+		case authority.GetTainted(), !key.ExpiresAt.IsZero() && !now.Before(key.ExpiresAt):
+		default:
+			keys = append(keys, key)
+		}
+	}
+	next := jwtsvid.NewBundle(td, keys...)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.last == nil {
+		j.last = make(map[spiffeid.TrustDomain]*jwtsvid.Bundle)
+	}
+	if !next.Equal(j.last[td]) {
+		j.last[td] = next
+	}
+}
+
+// keep forgets all but own and the federated domains, and returns these.
+func (j *jwtBundles) keep(own spiffeid.TrustDomain, federated map[spiffeid.TrustDomain]*x509bundle.Bundle) map[spiffeid.TrustDomain]*jwtsvid.Bundle {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	kept := make(map[spiffeid.TrustDomain]*jwtsvid.Bundle, 1+len(federated))
+	for td, b := range j.last {
+		if _, ok := federated[td]; ok || td == own {
+			kept[td] = b
+		} else {
+			delete(j.last, td)
+		}
+	}
+	return kept
+}
+
+// parseJWTKey reads one key of a bundle.
+func parseJWTKey(p *types.JWTKey) (jwtsvid.Key, error) {
+	if p.GetKeyId() == "" {
+		return jwtsvid.Key{}, errors.New("it has no key ID")
+	}
+	public, err := x509.ParsePKIXPublicKey(p.GetPublicKey())
+	if err != nil {
+		return jwtsvid.Key{}, err
+	}
+	switch public.(type) {
+	case *ecdsa.PublicKey, *rsa.PublicKey:
+	default:
+		return jwtsvid.Key{}, fmt.Errorf("a key of type %T, want RSA or ECDSA", public)
+	}
+	key := jwtsvid.Key{ID: p.GetKeyId(), Public: public}
+	if p.GetExpiresAt() != 0 {
+		key.ExpiresAt = time.Unix(p.GetExpiresAt(), 0)
+	}
+	return key, nil
+}
