@@ -48,8 +48,12 @@ func (s *AgentService) AttestAgent(stream agentv1.Agent_AttestAgentServer) error
 	}
 	method, payload := params.GetData().GetType(), params.GetData().GetPayload()
 	annotate(ctx, slog.String("attestation", method))
+	start := time.Now()
 	if err := limits.join(ctx, enroll.RateKey(method, payload)); err != nil {
 		return err
+	}
+	if held := time.Since(start); held >= time.Millisecond {
+		annotate(ctx, slog.Duration("held_by_limit", held))
 	}
 	admission, err := s.admit(ctx, talk, enroll.Attempt{
 		Method: method, Payload: payload, CSR: params.GetParams().GetCsr(),

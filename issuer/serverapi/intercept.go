@@ -80,9 +80,11 @@ func (g *gate) hold(ctx context.Context, c *call, req any) error {
 	if err := g.limits.unary(ctx, c.method, c.caller, req); err != nil {
 		return err
 	}
-	if time.Since(start) < time.Millisecond {
+	held := time.Since(start)
+	if held < time.Millisecond {
 		return nil
 	}
+	c.attrs = append(c.attrs, slog.Duration("held_by_limit", held))
 	return g.guard.authorize(ctx, c.method, c.caller)
 }
 

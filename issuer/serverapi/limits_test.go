@@ -237,4 +237,8 @@ func TestBanEndsWait(t *testing.T) {
 	})
 	_, err := agentv1.NewAgentClient(r.local()).BanAgent(t.Context(), &agentv1.BanAgentRequest{Id: registration.IDProto(svid.ID)})
 	must(t, err)
+	waiting.Wait()
+	if len(r.lines("SVID/BatchNewX509SVID", "code=PermissionDenied", "held_by_limit=", "reason=AGENT_BANNED")) != 1 {
+		t.Error("the log does not say that the call was held")
+	}
 }
