@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
@@ -14,6 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/lanyard-mtls/lanyard/internal/nodeattest"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
 )
 
@@ -82,7 +84,20 @@ func Open(cfg Config) (*Client, error) {
 	if err := c.canStart(); err != nil {
 		return nil, err
 	}
+	c.sayOtherMethod()
 	return c, nil
+}
+
+// sayOtherMethod tells of a join_key that is configured and not used yet: its
+// token may be over by the time it is.
+func (c *Client) sayOtherMethod() {
+	svid, _ := c.id.current()
+	method, _ := c.cfg.Attestor.Kind()
+	if method != nodeattest.JoinKey || usable(svid) == nil || strings.HasPrefix(svid.ID.Path(), "/spire/agent/"+method+"/") {
+		return
+	}
+	c.log.Warn("the agent has joined by another method before, and goes on so while its SVID is good: to join by join_key now, stop it and remove "+dataFile,
+		"id", svid.ID, "data_dir", c.cfg.DataDir)
 }
 
 // canStart reports what no waiting would mend.

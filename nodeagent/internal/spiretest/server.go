@@ -38,6 +38,7 @@ type Server struct {
 	Switches
 	bundle    *x509bundle.Bundle
 	federated map[spiffeid.TrustDomain]*x509bundle.Bundle
+	jwt       jwtKeys
 	svid      *x509svid.SVID
 	tokens    map[string]*token
 	agents    map[spiffeid.ID]*agent

@@ -27,7 +27,7 @@ type bundleService struct {
 func (b bundleService) GetBundle(context.Context, *bundlev1.GetBundleRequest) (*types.Bundle, error) {
 	b.s.mu.Lock()
 	defer b.s.mu.Unlock()
-	p := bundleProto(b.s.bundle)
+	p := b.s.bundleProto(b.s.bundle)
 	p.SequenceNumber = b.s.sequence
 	return p, nil
 }
@@ -43,11 +43,11 @@ func (b bundleService) GetFederatedBundle(_ context.Context, req *bundlev1.GetFe
 	if bundle == nil {
 		return nil, status.Error(codes.NotFound, "bundle not found")
 	}
-	return bundleProto(bundle), nil
+	return b.s.bundleProto(bundle), nil
 }
 
-func bundleProto(b *x509bundle.Bundle) *types.Bundle {
-	p := &types.Bundle{TrustDomain: b.TrustDomain().Name()}
+func (s *Server) bundleProto(b *x509bundle.Bundle) *types.Bundle {
+	p := &types.Bundle{TrustDomain: b.TrustDomain().Name(), JwtAuthorities: s.jwt.keys[b.TrustDomain()]}
 	for _, cert := range b.X509Authorities() {
 		p.X509Authorities = append(p.X509Authorities, &types.X509Certificate{Asn1: cert.Raw})
 	}
@@ -64,7 +64,7 @@ func (e entryService) list(ctx context.Context) []*types.Entry {
 	caller := certID(clientCert(ctx))
 	var ps []*types.Entry
 	for _, id := range slices.Sorted(maps.Keys(e.s.entries)) {
-		if entry := e.s.entries[id]; entry.ParentID == caller {
+		if entry := e.s.entries[id]; entry.ParentID == caller && (entry.Template.IsZero() || knowsTemplates(ctx)) {
 			ps = append(ps, entry.Proto())
 		}
 	}
@@ -155,8 +155,8 @@ func (v svidService) BatchNewX509SVID(ctx context.Context, req *svidv1.BatchNewX
 	resp := &svidv1.BatchNewX509SVIDResponse{}
 	for _, p := range req.Params {
 		result := &svidv1.BatchNewX509SVIDResponse_Result{Status: &types.Status{Message: "OK"}}
-		entry, ok := s.entries[p.EntryId]
-		if !ok || entry.ParentID != caller {
+		entry, ok := s.authorized(caller, p.EntryId)
+		if !ok {
 			result.Status = &types.Status{Code: int32(codes.NotFound), Message: "entry not found or not authorized"}
 		} else if cert, err := s.sign(entry.SPIFFEID, p.Csr, cmp.Or(entry.X509SVIDTTL, s.SVIDTTL)); err != nil {
 			result.Status = &types.Status{Code: int32(status.Code(err)), Message: err.Error()}
