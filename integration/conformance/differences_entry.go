@@ -21,5 +21,17 @@ func entryDifferences() []Difference {
 			Lanyard: "InvalidArgument.",
 			Why:     badTokenIsTheir,
 		},
+		{
+			Name: "sync: more than fits a message", Checks: []string{"sync/more than fits a message"},
+			SPIRE:   "Up to 500 entries go to an agent in one message, even one that gRPC's clients refuse (4 MiB): the agent stays as it is.",
+			Lanyard: "Where they would not fit, the entries' revisions are sent, as beyond 500, and the entries in messages that fit.",
+			Why:     "SPIRE's agents know that form, and go on.",
+		},
+		{
+			Name: "list: more than fits a message", Checks: []string{"sync/more than fits a message"},
+			SPIRE:   "ListEntries without a page size sends all, even a message that clients refuse.",
+			Lanyard: "It sends what fits, and a page token that leads on.",
+			Why:     "A client that looks at the token gets all of it. Those that know no token: ask by pages, as SPIRE's own tools do.",
+		},
 	}
 }

@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"errors"
 	"strings"
 
 	"github.com/google/go-cmp/cmp"
@@ -12,6 +13,9 @@ import (
 
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
 )
+
+// errNotYet is what to wait for: on SPIRE the effect of a call may come later.
+var errNotYet = errors.New("not yet")
 
 // refused expects an error of this code and text. A text that ends in "…" is the beginning: the rest is the cause, in
 // the words of a library.

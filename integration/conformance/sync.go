@@ -15,6 +15,7 @@ func syncChecks() []Check {
 		{"sync/refused", syncRefused},
 		{"sync/few", syncFew},
 		{"sync/500 and 501", syncMany},
+		{"sync/more than fits a message", largeEntries},
 		{"authority/after a restart", authorityRestart},
 	}
 }
