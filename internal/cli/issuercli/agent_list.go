@@ -32,21 +32,23 @@ func (f *agentFilter) add(fs *pflag.FlagSet) {
 	fs.StringVar(&f.attestation, "attestationType", "", "only agents that joined by this `METHOD`, like join_token")
 	fs.Var(&f.banned, "banned", "only agents that are banned, or are not")
 	fs.Var(&f.canReattest, "canReattest", "only agents that can join again by themselves, or can't")
-	fs.StringVar(&f.expiresBefore, "expiresBefore", "", "only agents whose SVID expires before this `TIME`, written like \""+expiryLayout+"\"")
+	fs.StringVar(&f.expiresBefore, "expiresBefore", "", "only agents whose SVID expires before this `TIME`, like 2030-01-31T00:00:00Z or \""+expiryLayout+"\"")
 	fs.Var(&f.selectors, "selector", "only agents by their `TYPE:VALUE` selectors, see -matchSelectorsOn; may be given more than once")
 	matchFlag(fs, &f.on, "matchSelectorsOn", "selector")
 }
 
 // proto gives the filter as the API has it.
 func (f *agentFilter) proto() (*agentv1.ListAgentsRequest_Filter, error) {
-	if f.expiresBefore != "" {
-		if _, err := time.Parse(expiryLayout, f.expiresBefore); err != nil {
-			return nil, cli.Usagef("-expiresBefore %q: write the time like %q", f.expiresBefore, expiryLayout)
-		}
+	expires := f.expiresBefore
+	if t, err := time.Parse(time.RFC3339, expires); err == nil {
+		expires = t.Format(expiryLayout)
+	}
+	if _, err := time.Parse(expiryLayout, expires); expires != "" && err != nil {
+		return nil, cli.Usagef("-expiresBefore %q: write the time like \"2030-01-31T00:00:00Z\" or %q", f.expiresBefore, expiryLayout)
 	}
 	match, err := selectorMatch(f.selectors, f.on)
 	return &agentv1.ListAgentsRequest_Filter{
-		ByAttestationType: f.attestation, BySelectorMatch: match, ByExpiresBefore: f.expiresBefore,
+		ByAttestationType: f.attestation, BySelectorMatch: match, ByExpiresBefore: expires,
 		ByBanned: triState(f.banned), ByCanReattest: triState(f.canReattest),
 	}, err
 }

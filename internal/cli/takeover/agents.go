@@ -143,6 +143,9 @@ func (m *move) noteMethods(theirs []*types.Agent) {
 	if once > 0 {
 		m.report.note("%s can't join again without a new token: move them before their SVIDs expire", cli.Count(once, "agent", "agents"))
 	}
+	if methods["join_key"] > 0 {
+		m.report.note("the keys of nodes that joined by join_key don't come along: they go on with the SVIDs they have, but join again with a new token only. To move a Lanyard issuer, use backup and restore")
+	}
 	var list []string
 	for name, n := range methods {
 		list = append(list, fmt.Sprintf("%s (%d)", name, n))
