@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
@@ -126,19 +127,18 @@ func TestReattestationReplacesTheRecord(t *testing.T) {
 }
 
 func TestIDsThatAMethodMayNotMake(t *testing.T) {
-	for path, ok := range map[string]bool{
-		"/spire/server": false, "/spire/agent/join_key/x": false, "/spire/agent/join_token/x": false, "": false,
-		"/spire/agent/m/x": true, "/spire/agent/other/x": true, "/legacy": true,
+	m := &fixed{Reattestable: true}
+	r := newRig(t, withMethod("m", m))
+	for id, ok := range map[string]bool{
+		"spiffe://lanyard.test/spire/server": false, "spiffe://lanyard.test/spire/agent/join_key/x": false, "spiffe://lanyard.test": false,
+		"spiffe://lanyard.test/spire/agent/join_token/x": false, "spiffe://other.test/spire/agent/m/x": false,
+		"spiffe://lanyard.test/spire/agent/m/x": true, "spiffe://lanyard.test/spire/agent/other/x": true, "spiffe://lanyard.test/legacy": true,
 	} {
-		r := newRig(t, withMethod("m", evidence(path, true)))
+		m.ID = spiffeid.RequireFromString(id)
 		_, err := r.Attest(t.Context(), joiner(r, "m")())
 		if (err == nil) != ok {
-			t.Errorf("%q: %v", path, err)
+			t.Errorf("%s: %v", id, err)
 		}
-	}
-	r := newRig(t, withMethod("m", fixed{ID: spiffeid.RequireFromString("spiffe://other.test/spire/agent/m/x"), Reattestable: true}))
-	if _, err := r.Attest(t.Context(), joiner(r, "m")()); err == nil {
-		t.Error("an agent of another trust domain was admitted")
 	}
 }
 
@@ -156,5 +156,32 @@ func TestRefusalsKeepTheMethodsText(t *testing.T) {
 	wantErr(t, "a method that is not there", err, enroll.ErrUnknownMethod)
 	if err.Error() != `error getting node attestor: could not find node attestor type "sshpop"` {
 		t.Error(err)
+	}
+}
+
+// A token ends; what it has bound does not.
+func TestTimePasses(t *testing.T) {
+	now := time.Now()
+	r := newRig(t, func(cfg *enroll.Config) { cfg.Now = func() time.Time { return now } })
+	unused, ofKey, ofToken := r.token(enroll.TokenRequest{}), r.token(enroll.TokenRequest{}), joiner(r, "join_token")
+	n := r.node()
+	first, err := n.join(ofKey.Token)
+	must(t, err)
+	_, err = r.Attest(t.Context(), ofToken())
+	must(t, err)
+
+	now = now.Add(hour)
+	_, err = r.node().join(unused.Token)
+	wantErr(t, "a token at its end", err, enroll.ErrTokenExpired)
+	_, err = r.node().join(unused.Token)
+	wantErr(t, "and after", err, enroll.ErrTokenSpent)
+	_, err = r.Attest(t.Context(), ofToken())
+	wantErr(t, "the same key with a token of join_token at its end", err, enroll.ErrTokenExpired)
+
+	now = now.Add(365 * 24 * hour)
+	again, err := n.join("")
+	must(t, err)
+	if again.ID != first.ID {
+		t.Errorf("came back after a year as %s", again.ID)
 	}
 }
