@@ -12,6 +12,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/lanyard-mtls/lanyard/internal/registration"
+	"github.com/lanyard-mtls/lanyard/nodeagent/jwtsvid"
 	"github.com/lanyard-mtls/lanyard/nodeagent/upstream"
 )
 
@@ -51,6 +52,7 @@ type Cache struct {
 	active   map[*record]struct{} // a superset of those that are to have an SVID
 	index    index
 	bundles  map[spiffeid.TrustDomain]derBundle
+	jwt      map[spiffeid.TrustDomain]*jwtsvid.Bundle
 	sets     map[string]*set
 	groups   map[string]*group
 	bulk     int // requests under way that nobody waits for
@@ -86,7 +88,7 @@ func (c *Cache) Synced() <-chan struct{} { return c.firstRun }
 func (c *Cache) Apply(state upstream.State) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	bundles := c.setBundles(state)
+	jwt, bundles := c.setJWT(state.JWT), c.setBundles(state)
 	entries := c.setEntries(state.Entries)
 	if !c.synced {
 		c.synced = true
@@ -98,7 +100,7 @@ func (c *Cache) Apply(state upstream.State) {
 			c.rematch(g)
 		}
 	}
-	if entries || bundles {
+	if entries || bundles || jwt {
 		for _, s := range c.sets {
 			c.refresh(s)
 		}

@@ -29,6 +29,7 @@ type set struct {
 	demand  int     // sum of the groups'
 	answer  *Answer // the last complete one; nil: none yet
 	bundles *Bundles
+	jwt     *JWTBundles
 }
 
 func groupKey(selectors []registration.Selector) string {
@@ -176,6 +177,9 @@ func (c *Cache) refresh(s *set) {
 	news := s.dropForeign()
 	if b := newBundles(c.cfg.TrustDomain, c.bundles, federated); !s.bundles.same(b) {
 		s.bundles, news = b, true
+	}
+	if b := newJWTBundles(c.cfg.TrustDomain, c.jwt, federated); !s.jwt.same(b) {
+		s.jwt, news = b, true
 	}
 	if len(identities) == len(s.records) && !s.answer.same(identities, s.bundles) {
 		s.answer, news = newAnswer(identities, s.bundles), true

@@ -27,8 +27,9 @@ type Subscription struct {
 	c          *Cache
 	g          *group
 	needsSVIDs bool
-	answer     *Answer  // returned last
-	bundles    *Bundles // returned last
+	answer     *Answer     // returned last
+	bundles    *Bundles    // returned last
+	jwt        *JWTBundles // returned last
 }
 
 // Subscribe returns the subscription of a caller with the selectors to its SVIDs:
@@ -67,7 +68,7 @@ func (s *Subscription) Reselect(selectors []registration.Selector) bool {
 	old := s.g
 	s.g = s.c.join(selectors, s.needsSVIDs)
 	s.c.leave(old, s.needsSVIDs)
-	s.answer, s.bundles = nil, nil
+	s.answer, s.bundles, s.jwt = nil, nil, nil
 	return true
 }
 
