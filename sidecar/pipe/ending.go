@@ -178,6 +178,9 @@ func (p *Pipe) close() {
 	}
 	p.state = closed
 	for _, w := range p.ways {
+		w.countPart()
+	}
+	for _, w := range p.ways {
 		w.src.sock.Close()
 		w.src.sock.dropIn()
 		w.src.sock.dropOut()

@@ -48,17 +48,34 @@ func (p *Pipe) settle(w *way) bool {
 		return false
 	}
 	if w.unsent > 0 {
-		w.total += w.unsent
-		if w.count != nil {
-			w.count.Add(w.unsent)
-		}
-		w.unsent = 0
+		w.moved(w.unsent)
 		p.active.Store(p.loop.Nanos())
 	}
 	if w.state == closing {
 		p.wayOver(w, ended)
 	}
 	return w.state == open
+}
+
+// moved counts n of the bytes that are on their way as gone.
+func (w *way) moved(n int64) {
+	w.total += n
+	if w.count != nil {
+		w.count.Add(n)
+	}
+	w.unsent -= n
+}
+
+// countPart counts, at the end, what the kernel took of a write that it did not take
+// whole. Of TLS records that cannot be said in bytes of the stream.
+func (w *way) countPart() {
+	out := w.dst.sock.out
+	if w.unsent == 0 || w.dst.tls != nil || out == nil {
+		return
+	}
+	if n := w.unsent - int64(len(out.data)); n > 0 {
+		w.moved(n)
+	}
 }
 
 // move moves bytes until there are no more, or dst does not take them. It reports
