@@ -34,6 +34,9 @@ func (a *Authority) create(ctx context.Context, now time.Time, l *lane, c creati
 	if l.kind == kindJWT {
 		keyType = a.cfg.JWTKeyType
 	}
+	if err := a.preserve(ctx, now); err != nil {
+		return err
+	}
 	slot := freeSlot(now, l.kind, l.records)
 	signer, err := a.cfg.Keys.Generate(ctx, slot, keyType)
 	// From here on a record of that slot has no key any more.
@@ -72,6 +75,29 @@ func (a *Authority) create(ctx context.Context, now time.Time, l *lane, c creati
 	}
 	a.cfg.Log.Info("authority "+verb, "kind", l.kind, "authority", r.id, "expires", r.notAfter,
 		"upstream_authority", r.upstream, "next_prepared", r.prepareAt())
+	return nil
+}
+
+// preserver is a [Keys] that can keep what is about to be overwritten.
+type preserver interface {
+	Preserve(ctx context.Context, now time.Time) (path string, err error)
+}
+
+// preserve keeps keys that were there before the first authority: the key file
+// may be that of a SPIRE server whose configuration we were started with, and
+// which someone will want to go back to.
+func (a *Authority) preserve(ctx context.Context, now time.Time) error {
+	keys, ok := a.cfg.Keys.(preserver)
+	if !ok || len(a.x509.records)+len(a.jwt.records) > 0 {
+		return nil
+	}
+	path, err := keys.Preserve(ctx, now)
+	if err != nil {
+		return fmt.Errorf("keep the keys that were there before: %w", err)
+	}
+	if path != "" {
+		a.cfg.Log.Warn("there were keys of another issuer: a copy was made before the first one is replaced", "copy", path)
+	}
 	return nil
 }
 

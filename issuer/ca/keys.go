@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/lanyard-mtls/lanyard/internal/durable"
 )
@@ -157,4 +158,20 @@ func (k *DiskKeys) Signer(_ context.Context, id string) (crypto.Signer, error) {
 		return nil, fmt.Errorf("key %q in %s: %w", id, k.path, ErrNoKey)
 	}
 	return key, nil
+}
+
+// Preserve copies the key file beside itself, if it has any keys, and returns
+// where to; empty if there was nothing to keep. The copy is as secret.
+func (k *DiskKeys) Preserve(_ context.Context, now time.Time) (string, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.keys) == 0 {
+		return "", nil
+	}
+	data, err := marshalKeys(k.keys)
+	if err != nil {
+		return "", err
+	}
+	path := k.path + ".found-" + now.UTC().Format("20060102T150405Z")
+	return path, durable.WriteFile(path, data, 0o600)
 }

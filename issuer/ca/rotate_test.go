@@ -208,35 +208,3 @@ func TestExpiredAuthorityDoesNotSign(t *testing.T) {
 		t.Errorf("err = %v", err)
 	}
 }
-
-func TestMissingKeyFile(t *testing.T) {
-	s := newSite(t)
-	first := sign(t, s.start())
-	if err := os.Remove(s.keyFile()); err != nil {
-		t.Fatal(err)
-	}
-	leaf := sign(t, s.start())
-	if string(leaf.AuthorityKeyId) == string(first.AuthorityKeyId) {
-		t.Fatal("signed with a key that is gone")
-	}
-	// What the lost authority signed is still good.
-	if s.bundle()[string(first.AuthorityKeyId)] == nil {
-		t.Error("the lost authority was dropped from the bundle")
-	}
-}
-
-func TestCorruptKeyFileIsLeftAlone(t *testing.T) {
-	s := newSite(t)
-	s.start()
-	const garbage = `{"keys":{"x509-CA-A":"AAAA"`
-	if err := os.WriteFile(s.keyFile(), []byte(garbage), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	_, err := ca.OpenKeys(s.keyFile())
-	if err == nil || !strings.Contains(err.Error(), s.keyFile()) || !strings.Contains(err.Error(), "restore it") {
-		t.Errorf("OpenKeys = %v", err)
-	}
-	if data, err := os.ReadFile(s.keyFile()); err != nil || string(data) != garbage {
-		t.Errorf("the file is now %q, %v", data, err)
-	}
-}
