@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
-	"slices"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -56,14 +55,10 @@ func (e Entry) Expired(now time.Time) bool {
 // and the exact set of selectors. It is 160 bits of a SHA-256, in 27 characters
 // that URLs allow.
 func (e Entry) Key() string {
-	selectors := e.Selectors
-	if !slices.IsSortedFunc(selectors, compareSelectors) || hasTwins(selectors) {
-		selectors = SortSelectors(selectors)
-	}
 	var room [512]byte
 	buf := appendText(room[:0], e.Name())
 	buf = appendText(buf, e.ParentID.String())
-	for _, s := range selectors {
+	for _, s := range SortedSelectors(e.Selectors) {
 		buf = appendText(buf, s.Type)
 		buf = appendText(buf, s.Value)
 	}

@@ -2,6 +2,7 @@ package registration
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -147,7 +148,10 @@ func SelectorsFromProto(ps []*types.Selector) ([]Selector, error) {
 		}
 		sel = append(sel, s)
 	}
-	return SortSelectors(sel), nil
+	if !slices.IsSortedFunc(sel, compareSelectors) {
+		slices.SortFunc(sel, compareSelectors)
+	}
+	return slices.Compact(sel), nil
 }
 
 // SelectorsProto returns sel as they go over the wire.

@@ -54,11 +54,17 @@ func compareSelectors(a, b Selector) int {
 	return strings.Compare(a.Value, b.Value)
 }
 
+// SortedSelectors returns the selectors ordered and each once: sel itself, if
+// it is so already.
+func SortedSelectors(sel []Selector) []Selector {
+	if slices.IsSortedFunc(sel, compareSelectors) && !hasTwins(sel) {
+		return sel
+	}
+	return SortSelectors(sel)
+}
+
 // SortSelectors returns a new slice with the selectors ordered and each once.
 func SortSelectors(sel []Selector) []Selector {
-	if slices.IsSortedFunc(sel, compareSelectors) && !hasTwins(sel) {
-		return slices.Clone(sel)
-	}
 	sorted := slices.Clone(sel)
 	slices.SortFunc(sorted, compareSelectors)
 	return slices.Compact(sorted)

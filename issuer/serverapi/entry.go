@@ -47,8 +47,8 @@ func (s *EntryService) BatchCreateEntry(ctx context.Context, req *entryv1.BatchC
 		return nil, err
 	}
 	results := make([]*entryv1.BatchCreateEntryResponse_Result, len(req.GetEntries()))
-	var entries []registration.Entry
-	var at []int // the place of each of entries in the request
+	entries := make([]registration.Entry, 0, len(results))
+	at := make([]int, 0, len(results)) // the place of each of entries in the request
 	for i, p := range req.GetEntries() {
 		e, err := s.newEntry(p)
 		if err != nil {

@@ -177,7 +177,7 @@ func normal(e registration.Entry) registration.Entry {
 	if !e.ExpiresAt.IsZero() {
 		e.ExpiresAt = e.ExpiresAt.UTC().Truncate(time.Second)
 	}
-	e.Selectors = registration.SortSelectors(e.Selectors)
+	e.Selectors = registration.SortedSelectors(e.Selectors)
 	var federates []spiffeid.TrustDomain
 	for _, td := range e.FederatesWith {
 		if !slices.Contains(federates, td) {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -96,16 +97,13 @@ func (s *Store) Compact(ctx context.Context, before Revision) error {
 }
 
 func (s *Store) batch(events []*clientv3.Event) Batch {
-	needed := 0
+	b := Batch{Revision: Revision(events[len(events)-1].Kv.ModRevision), Events: make([]Event, 0, len(events)/2+1)}
 	for _, e := range events {
-		if kind, _ := kindOf(string(e.Kv.Key)); kind != 0 {
-			needed++
+		// Half of what a batch of entries writes is not for anybody.
+		if bytes.HasPrefix(e.Kv.Key, []byte(uniqueDir)) {
+			continue
 		}
-	}
-	b := Batch{Revision: Revision(events[len(events)-1].Kv.ModRevision), Events: make([]Event, 0, needed)}
-	for _, e := range events {
-		event, ok := s.event(e)
-		if ok {
+		if event, ok := s.event(e); ok {
 			b.Events = append(b.Events, event)
 		}
 	}
