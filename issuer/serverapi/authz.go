@@ -57,8 +57,11 @@ func (g *guard) authorize(ctx context.Context, method string, caller Caller) err
 			return nil
 		}
 	}
-	return denied(reason, "authorization denied for method "+method)
+	return denied(reason, denial(method))
 }
+
+// denial is SPIRE's text.
+func denial(method string) string { return "authorization denied for method " + method }
 
 // expired reports whether the caller's certificate was good once.
 func (g *guard) expired(caller Caller) bool {

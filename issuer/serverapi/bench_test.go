@@ -10,6 +10,7 @@ import (
 
 	"github.com/lanyard-mtls/lanyard/internal/registration"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/agentv1"
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/entryv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/svidv1"
 )
 
@@ -77,4 +78,22 @@ func cpuTime(tb testing.TB) time.Duration {
 	var usage syscall.Rusage
 	must(tb, syscall.Getrusage(syscall.RUSAGE_SELF, &usage))
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}
+
+// BenchmarkPoll is what a call of an idle agent costs that polls: authorized,
+// answered and not logged.
+func BenchmarkPoll(b *testing.B) {
+	r := newRigWith(b, quiet)
+	svid := r.join()
+	r.entry(registration.Entry{SPIFFEID: spiffeID("/web"), ParentID: svid.ID})
+	client := entryv1.NewEntryClient(r.as(svid))
+	b.ReportAllocs()
+	start := cpuTime(b)
+	n := 0
+	for b.Loop() {
+		_, err := client.GetAuthorizedEntries(b.Context(), &entryv1.GetAuthorizedEntriesRequest{})
+		must(b, err)
+		n++
+	}
+	b.ReportMetric(float64(cpuTime(b)-start)/1e3/float64(n), "cpu-us/call")
 }

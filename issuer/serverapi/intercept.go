@@ -123,9 +123,13 @@ func (s *callStream) RecvMsg(m any) error {
 	return s.denied
 }
 
+func (g *gate) begin(method string) *call {
+	return &call{gate: g, method: method, number: g.guard.calls.Add(1), start: g.deps.Now()}
+}
+
 // enter identifies and authorizes the caller.
 func (g *gate) enter(ctx context.Context, method string) (context.Context, *call, error) {
-	c := &call{gate: g, method: method, number: g.guard.calls.Add(1), start: g.deps.Now()}
+	c := g.begin(method)
 	caller, err := g.callerOf(ctx)
 	if err != nil {
 		return ctx, c, err

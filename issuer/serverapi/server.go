@@ -76,6 +76,7 @@ func newServer(guard *guard, local bool, opts ...grpc.ServerOption) *grpc.Server
 		g.limits = newLimits(guard.deps.Limits)
 	}
 	return grpc.NewServer(append([]grpc.ServerOption{
+		grpc.InTapHandle(g.early),
 		grpc.UnaryInterceptor(g.unary),
 		grpc.StreamInterceptor(g.stream),
 		grpc.MaxRecvMsgSize(maxMessage),
