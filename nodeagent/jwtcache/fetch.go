@@ -1,0 +1,166 @@
+package jwtcache
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/lanyard-mtls/lanyard/internal/registration"
+	"github.com/lanyard-mtls/lanyard/nodeagent/jwtsvid"
+)
+
+// flight is a request for a token, which any number of callers wait for.
+type flight struct {
+	cancel context.CancelFunc
+	done   chan struct{} // closed when what follows is set
+	token  jwtsvid.Token
+	err    error
+}
+
+// Fetch returns a JWT-SVID of the entry, an instance of a template perhaps, for
+// the audiences: the one that is kept while less than half its life is over, a new
+// one otherwise. While the issuer is away a kept one is good until it expires. It
+// waits for 5 s at most. Tokens of entries that want a "jti" in each are neither
+// kept nor shared. Errors are ErrAudience, ctx's, or the issuer's.
+func (c *Cache) Fetch(ctx context.Context, e registration.Entry, audience []string) (jwtsvid.Token, error) {
+	k, err := keyOf(e, audience)
+	if err != nil {
+		return jwtsvid.Token{}, err
+	}
+	if e.JWTSVIDIncludeJTI {
+		ctx, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
+		return c.sign(ctx, e, audience)
+	}
+	f, kept := c.lookup(ctx, k, e, audience)
+	if f == nil {
+		return kept.token, nil
+	}
+	wait := patience
+	if kept != nil && time.Until(kept.token.ExpiresAt) > patience {
+		wait = impatience
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-f.done:
+	case <-timer.C:
+		if kept != nil && time.Now().Before(kept.token.ExpiresAt) {
+			return kept.token, nil
+		}
+		return jwtsvid.Token{}, status.Error(codes.Unavailable, "the issuer has not answered yet")
+	case <-ctx.Done():
+		return jwtsvid.Token{}, ctx.Err()
+	}
+	if f.err != nil && kept != nil && !final(f.err) && time.Now().Before(kept.token.ExpiresAt) {
+		c.log.Warn("JWT-SVID not renewed: the one there is serves until it expires", "spiffe_id", e.SPIFFEID, "expires", kept.token.ExpiresAt, "reason", f.err)
+		return kept.token, nil
+	}
+	return f.token, f.err
+}
+
+// lookup returns the token kept, or the request to wait for; both where a newer
+// token would be better.
+func (c *Cache) lookup(ctx context.Context, k key, e registration.Entry, audience []string) (*flight, *item) {
+	now := time.Now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	kept := c.good(k, now)
+	if kept != nil {
+		kept = &item{token: kept.token, renewAt: kept.renewAt, nextTry: kept.nextTry}
+		if now.Before(kept.renewAt) || now.Before(kept.nextTry) {
+			return nil, kept
+		}
+	}
+	f := c.flights[k]
+	if f != nil {
+		return f, kept
+	}
+	f = &flight{done: make(chan struct{})}
+	if c.stopped {
+		f.err = errStopped
+		close(f.done)
+		return f, kept
+	}
+	c.flights[k] = f
+	// Whoever asked first may go; others are waiting.
+	ctx, f.cancel = context.WithTimeout(context.WithoutCancel(ctx), patience)
+	audience = slices.Clone(audience)
+	c.requests.Go(func() { c.fly(ctx, f, k, e, audience) })
+	return f, kept
+}
+
+// fly has the token signed and tells all that wait.
+func (c *Cache) fly(ctx context.Context, f *flight, k key, e registration.Entry, audience []string) {
+	defer f.cancel()
+	token, err := c.sign(ctx, e, audience)
+	now := time.Now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f.token, f.err = token, err
+	switch kept := c.items[k]; {
+	case err == nil:
+		c.put(k, token, now)
+	case kept != nil && final(err):
+		c.drop(kept)
+	case kept != nil:
+		kept.Value.(*item).nextTry = now.Round(0).Add(quiet)
+	}
+	delete(c.flights, k)
+	close(f.done)
+}
+
+// sign tries the issuer until it answers or ctx ends.
+func (c *Cache) sign(ctx context.Context, e registration.Entry, audience []string) (jwtsvid.Token, error) {
+	for pause := firstRetry; ; pause *= 2 {
+		token, err := c.cfg.Signer.NewJWTSVID(ctx, e.ID, audience)
+		if err == nil {
+			err = check(token, e, audience)
+		}
+		if err == nil {
+			c.log.Debug("JWT-SVID signed", "entry_id", e.ID, "spiffe_id", e.SPIFFEID, "audience", audience, "expires", token.ExpiresAt)
+			return token, nil
+		}
+		if status.Code(err) != codes.Unavailable {
+			return jwtsvid.Token{}, err
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return jwtsvid.Token{}, err
+		}
+	}
+}
+
+// check reports whether the issuer signed what it was asked for.
+func check(token jwtsvid.Token, e registration.Entry, audience []string) error {
+	if token.ID != e.SPIFFEID {
+		return fmt.Errorf("the issuer signed a JWT-SVID of %s instead of %s", token.ID, e.SPIFFEID)
+	}
+	for _, a := range audience {
+		if !token.For(a) {
+			return fmt.Errorf("the issuer signed a JWT-SVID of %s for other audiences than were asked for", token.ID)
+		}
+	}
+	if !time.Now().Before(token.ExpiresAt) {
+		return fmt.Errorf("the JWT-SVID from the issuer expired at %s, before it came: compare the clocks", token.ExpiresAt.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// final reports whether the issuer has said that there is no such token: what is
+// kept is not to be served any more either. What it says about the agent itself,
+// PermissionDenied, is no such word.
+func final(err error) bool {
+	switch status.Code(err) {
+	case codes.NotFound, codes.Unimplemented:
+		return true
+	}
+	return false
+}
