@@ -73,6 +73,8 @@ type Config struct {
 	Limits serverapi.Limits
 	// Audit logs every call, not only those that change or sign something.
 	Audit bool
+	// RequirePQKEM refuses key exchanges without ML-KEM, and TLS before 1.3.
+	RequirePQKEM bool
 	// ProxyProtocol are the networks of proxies that say whose connections they forward.
 	ProxyProtocol []netip.Prefix
 
@@ -163,6 +165,9 @@ func (c Config) Validate() error {
 		if id.IsZero() {
 			wrong("admin_ids has an empty SPIFFE ID")
 		}
+	}
+	if err := c.Metrics.Validate(); err != nil {
+		wrong("telemetry.Prometheus: %w", err)
 	}
 	if c.Health.Enabled {
 		if err := c.Health.Validate(); err != nil {

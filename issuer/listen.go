@@ -38,6 +38,11 @@ func listen(ctx context.Context, cfg Config, keys func() []*types.JWTKey) (_ *li
 	if on.local, err = listenLocal(cfg.SocketPath); err != nil {
 		return nil, err
 	}
+	if prometheus := cfg.Metrics.Prometheus; prometheus != nil {
+		if on.metrics, err = listenTCP(ctx, "port in telemetry.Prometheus", prometheus.ListenAddress()); err != nil {
+			return nil, err
+		}
+	}
 	if cfg.Health.Enabled {
 		if on.health, err = listenTCP(ctx, "bind_port in health_checks", cfg.Health.ListenAddress()); err != nil {
 			return nil, err

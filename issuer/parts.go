@@ -5,15 +5,12 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/x509"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	mathrand "math/rand/v2"
 	"time"
 
-	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
@@ -21,6 +18,7 @@ import (
 	"github.com/lanyard-mtls/lanyard/issuer/ca"
 	"github.com/lanyard-mtls/lanyard/issuer/enroll"
 	"github.com/lanyard-mtls/lanyard/issuer/health"
+	"github.com/lanyard-mtls/lanyard/issuer/metrics"
 	"github.com/lanyard-mtls/lanyard/issuer/registry"
 	"github.com/lanyard-mtls/lanyard/issuer/serverapi"
 	"github.com/lanyard-mtls/lanyard/issuer/store"
@@ -32,6 +30,7 @@ type parts struct {
 	store     *store.Store
 	registry  *registry.Registry
 	authority *ca.Authority
+	metrics   *metrics.Set // nil counts nothing
 	started   time.Time
 }
 
@@ -59,6 +58,7 @@ func (p *parts) loadAuthority(ctx context.Context, keys ca.Keys) error {
 		Composers:   p.cfg.Composers,
 		Holders:     p.registry,
 		Restored:    restored,
+		Signed:      p.metrics.Issued,
 		Log:         p.cfg.Log,
 	})
 	if err := p.authority.Load(ctx); err != nil {
@@ -101,6 +101,8 @@ func (p *parts) newServer() (*serverapi.Server, error) {
 		Backup:        p.backup,
 		ProxyProtocol: p.cfg.ProxyProtocol,
 		Started:       p.started,
+		RequirePQKEM:  p.cfg.RequirePQKEM,
+		Calls:         p.metrics.Call,
 		Log:           p.cfg.Log,
 	}
 	if p.cfg.Level != nil {
@@ -111,6 +113,9 @@ func (p *parts) newServer() (*serverapi.Server, error) {
 
 // further is what serves beside the API.
 func (p *parts) further(on *listeners) (runs []func(context.Context) error) {
+	if on.metrics != nil {
+		runs = append(runs, func(ctx context.Context) error { return p.metrics.Serve(ctx, on.metrics) })
+	}
 	if on.health != nil {
 		checker := health.New(p.cfg.Health, p.cfg.Log, p.checks()...)
 		runs = append(runs, func(ctx context.Context) error { return checker.Serve(ctx, on.health) })
@@ -141,25 +146,6 @@ func (p *parts) signs(ctx context.Context) error {
 	}
 	_, err = p.authority.SignX509SVID(ctx, ca.Params{ID: id, PublicKey: key.Public(), TTL: time.Minute})
 	return err
-}
-
-// bundle is the trust domain's own, for verifying what its members show.
-func (p *parts) bundle() (*x509bundle.Bundle, error) {
-	bundle := x509bundle.New(p.cfg.TrustDomain)
-	for _, authority := range p.registry.Bundle().GetX509Authorities() {
-		if authority.GetTainted() {
-			continue
-		}
-		cert, err := x509.ParseCertificate(authority.GetAsn1())
-		if err != nil {
-			return nil, fmt.Errorf("bundle of %q: %w", p.cfg.TrustDomain.Name(), err)
-		}
-		bundle.AddX509Authority(cert)
-	}
-	if bundle.Empty() {
-		return nil, errors.New("there is no authority yet")
-	}
-	return bundle, nil
 }
 
 func (p *parts) jwtKeys() []*types.JWTKey { return p.registry.Bundle().GetJwtAuthorities() }

@@ -18,3 +18,24 @@ func (s *Store) Check(ctx context.Context) error {
 	}
 	return nil
 }
+
+// Usage says how much the records take.
+type Usage struct {
+	Bytes    int64 // of the file, free pages included
+	Quota    int64 // above which writes are refused
+	Revision Revision
+}
+
+// Usage is what the store takes now; zero once it is closed.
+func (s *Store) Usage() Usage {
+	_, end, err := s.begin(s.life)
+	if err != nil {
+		return Usage{}
+	}
+	defer end()
+	return Usage{
+		Bytes:    s.etcd.Server.Backend().Size(),
+		Quota:    quotaBytes,
+		Revision: Revision(s.etcd.Server.KV().Rev()),
+	}
+}
