@@ -2,53 +2,10 @@ package ca
 
 import (
 	"crypto"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"maps"
-	"slices"
 	"strings"
 	"testing"
 )
-
-// FuzzParseCSR: whatever is accepted has a key that we sign for, and whose
-// holder signed.
-func FuzzParseCSR(f *testing.F) {
-	for _, kt := range []KeyType{KeyECP256, KeyECP384, KeyRSA2048} {
-		key, err := kt.generate()
-		if err != nil {
-			f.Fatal(err)
-		}
-		der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
-			Subject: pkix.Name{CommonName: "a"}, DNSNames: []string{"a.test"},
-		}, key)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(der)
-		f.Add(der[:len(der)-1])
-		f.Add(append(slices.Clone(der), 0))
-	}
-	f.Add([]byte{})
-	f.Fuzz(func(t *testing.T, der []byte) {
-		csr, err := ParseCSR(der)
-		if err != nil {
-			if csr != nil {
-				t.Error("a request and an error")
-			}
-			return
-		}
-		if err := checkPublicKey(csr.PublicKey); err != nil {
-			t.Error(err)
-		}
-		if err := csr.CheckSignature(); err != nil {
-			t.Error(err)
-		}
-		if _, _, err := encodeKey(csr.PublicKey); err != nil {
-			t.Error(err)
-		}
-	})
-}
 
 // FuzzKeyFile: a key file is read whole or refused, without repeating any of it,
 // and what is read can be written and read again.
