@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -214,31 +216,41 @@ func TestLimitedErrorSaysWhat(t *testing.T) {
 
 // Who is banned while it waits for its turn is not served when that comes.
 func TestBanEndsWait(t *testing.T) {
-	r := newRigWith(t, func(d *Deps) { d.Limits.Signing = true })
+	r := newRig(t)
 	svid := r.join()
-	entry := r.entry(registration.Entry{SPIFFEID: spiffeID("/web"), ParentID: svid.ID})
-	c := svidv1.NewSVIDClient(r.as(svid))
-	ask := func(n int) error {
-		req := &svidv1.BatchNewX509SVIDRequest{}
-		for range n {
-			req.Params = append(req.Params, &svidv1.NewX509SVIDParams{EntryId: entry}) // no CSR: cheap
-		}
-		_, err := c.BatchNewX509SVID(t.Context(), req)
-		return err
+	g := &gate{guard: newGuard(r.deps), deps: r.deps, limits: newLimits(Limits{Signing: true})}
+	queued := func() time.Duration {
+		l := g.limits.csr
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.young[svid.ID] - time.Since(l.start)
 	}
-	wantStatus(t, ask(501), codes.ResourceExhausted, "rejecting request due to certificate signing rate limiting: rate (501) exceeds burst size (500)")
-	must(t, ask(500))
-	var waiting sync.WaitGroup
-	defer waiting.Wait()
-	waiting.Go(func() { // a second
-		if err := ask(500); reason(err) != types.PermissionDeniedDetails_AGENT_BANNED {
-			t.Errorf("err = %v", err)
-		}
-	})
+	for range 2 {
+		g.limits.csr.take(svid.ID, signRate, maxWait)
+	}
+	c := g.begin(svidv1.SVID_BatchNewX509SVID_FullMethodName)
+	c.caller = Caller{ID: svid.ID, Cert: svid.Certificates[0]}
+	must(t, g.guard.authorize(t.Context(), c.method, c.caller))
+	held := make(chan error, 1)
+	go func() { // for two seconds
+		held <- g.hold(t.Context(), c, &svidv1.BatchNewX509SVIDRequest{Params: make([]*svidv1.NewX509SVIDParams, signRate)})
+	}()
+	for queued() < 2*time.Second {
+		runtime.Gosched() // until the call is in the queue
+	}
 	_, err := agentv1.NewAgentClient(r.local()).BanAgent(t.Context(), &agentv1.BanAgentRequest{Id: registration.IDProto(svid.ID)})
 	must(t, err)
-	waiting.Wait()
-	if len(r.lines("SVID/BatchNewX509SVID", "code=PermissionDenied", "held_by_limit=", "reason=AGENT_BANNED")) != 1 {
-		t.Error("the log does not say that the call was held")
+	if err := <-held; reason(err) != types.PermissionDeniedDetails_AGENT_BANNED {
+		t.Errorf("err = %v", err)
 	}
+	if !strings.Contains(fmt.Sprint(c.attrs), "held_by_limit=") {
+		t.Errorf("the log is not told of the wait: %v", c.attrs)
+	}
+}
+
+func TestBatchBeyondTheBurst(t *testing.T) {
+	r := newRigWith(t, func(d *Deps) { d.Limits.Signing = true })
+	c := svidv1.NewSVIDClient(r.as(r.join()))
+	_, err := c.BatchNewX509SVID(t.Context(), &svidv1.BatchNewX509SVIDRequest{Params: slices.Repeat([]*svidv1.NewX509SVIDParams{{EntryId: "x"}}, 501)})
+	wantStatus(t, err, codes.ResourceExhausted, "rejecting request due to certificate signing rate limiting: rate (501) exceeds burst size (500)")
 }
