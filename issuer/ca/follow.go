@@ -133,8 +133,12 @@ func (a *Authority) activeBelow(root *types.X509Certificate) bool {
 
 // PublishJWTKey puts the JWT key of an issuer below this one into the bundle,
 // upstream first where there is one that takes it, and returns all JWT keys of
-// the trust domain.
+// the trust domain. The error wraps [ErrAuthorityID] for a key that was revoked
+// here, and for a key ID that is another key's.
 func (a *Authority) PublishJWTKey(ctx context.Context, key *types.JWTKey) ([]*types.JWTKey, error) {
+	if _, err := a.cfg.Journal.UpdateCA(ctx, func(s *store.CAState) error { return checkJWT(s, key) }); err != nil {
+		return nil, err
+	}
 	upstream, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
 	// Whoever publishes a key doesn't taint it.
@@ -148,7 +152,7 @@ func (a *Authority) PublishJWTKey(ctx context.Context, key *types.JWTKey) ([]*ty
 	defer a.give()
 	if err := a.update(ctx, func(s *store.CAState) error {
 		publishJWT(s, keys)
-		return nil
+		return checkJWT(s, key)
 	}); err != nil {
 		return nil, err
 	}
@@ -157,3 +161,18 @@ func (a *Authority) PublishJWTKey(ctx context.Context, key *types.JWTKey) ([]*ty
 
 // publishTimeout is SPIRE's.
 const publishTimeout = 5 * time.Second
+
+// checkJWT refuses what must not be published.
+func checkJWT(s *store.CAState, key *types.JWTKey) error {
+	id := key.GetKeyId()
+	if id == "" {
+		return refuse(ErrAuthorityID, "missing key ID")
+	}
+	if isRevoked(s.Revoked, kindJWT, id) {
+		return refuse(ErrAuthorityID, "JWT authority %q was revoked here: prepare another one", id)
+	}
+	if known := findJWT(s.Bundle, id); known != nil && !slices.Equal(known.GetPublicKey(), key.GetPublicKey()) {
+		return refuse(ErrAuthorityID, "key ID %q is that of another key", id)
+	}
+	return nil
+}

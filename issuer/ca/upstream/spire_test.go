@@ -207,3 +207,39 @@ func TestParentOfAnotherTrustDomain(t *testing.T) {
 		t.Error("an empty bundle was taken")
 	}
 }
+
+// A key of an issuer two below reaches the top, once, and not after it was
+// revoked on the way.
+func TestPublishJWTThroughANestedIssuer(t *testing.T) {
+	p := newParent(t)
+	child := p.below()
+	child.load()
+	states, err := child.JWTState()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var public []byte
+	for _, key := range child.bundle(t.Context()).JwtAuthorities {
+		if key.KeyId == states.Active.ID {
+			public = key.PublicKey
+		}
+	}
+	key := &types.JWTKey{KeyId: "below", PublicKey: public, Tainted: true}
+	for range 2 {
+		keys, err := child.PublishJWTKey(t.Context(), key)
+		if err != nil || len(keys) != 3 {
+			t.Fatalf("%d keys, %v: want the parent's, the child's and this one", len(keys), err)
+		}
+	}
+	if !hasKey(p.bundle(t.Context()), "below") || !hasKey(child.bundle(t.Context()), "below") {
+		t.Error("it is not in both bundles")
+	}
+	for _, key := range child.bundle(t.Context()).JwtAuthorities {
+		if key.Tainted {
+			t.Errorf("%s was published as tainted", key.KeyId)
+		}
+	}
+	if _, err := child.PublishJWTKey(t.Context(), &types.JWTKey{KeyId: "below", PublicKey: []byte{1}}); !errors.Is(err, ca.ErrAuthorityID) {
+		t.Errorf("another key under the same ID: %v", err)
+	}
+}
