@@ -54,6 +54,12 @@ type Config struct {
 	// X509SVIDCacheMaxSize is how many SVIDs are kept that no workload asked
 	// for; 0 is 1000.
 	X509SVIDCacheMaxSize int
+	// JWTSVIDCacheMaxSize is how many JWT-SVIDs are kept, the last used; 0 is
+	// 1000.
+	JWTSVIDCacheMaxSize int
+	// AllowedForeignJWTClaims are told by ValidateJWTSVID of other trust
+	// domains' tokens, besides sub, aud and exp.
+	AllowedForeignJWTClaims []string
 	// DiscoverWorkloadPath adds the selectors unix:path and unix:sha256.
 	DiscoverWorkloadPath bool
 	// WorkloadSizeLimit is the longest executable that is hashed, in bytes; 0
@@ -121,6 +127,9 @@ func (c Config) validate() error {
 	}
 	if c.X509SVIDCacheMaxSize < 0 {
 		errs = append(errs, fmt.Errorf("x509_svid_cache_max_size %d is negative", c.X509SVIDCacheMaxSize))
+	}
+	if c.JWTSVIDCacheMaxSize < 0 {
+		errs = append(errs, fmt.Errorf("jwt_svid_cache_max_size %d is negative", c.JWTSVIDCacheMaxSize))
 	}
 	errs = append(errs, svidcache.CheckKeyType(c.WorkloadKeyType))
 	return errors.Join(errs...)

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/lanyard-mtls/lanyard/internal/durable"
+	"github.com/lanyard-mtls/lanyard/nodeagent/jwtcache"
 	"github.com/lanyard-mtls/lanyard/nodeagent/svidcache"
 	"github.com/lanyard-mtls/lanyard/nodeagent/upstream"
 	"github.com/lanyard-mtls/lanyard/nodeagent/upstream/attest"
@@ -80,6 +81,7 @@ func run(ctx context.Context, cfg Config, client *upstream.Client) error {
 		KeyType:     cfg.WorkloadKeyType,
 		Log:         cfg.Log,
 	})
+	jwts := jwtcache.New(jwtcache.Config{Signer: client, MaxSize: cfg.JWTSVIDCacheMaxSize, Log: cfg.Log})
 	stopping, stopStreams := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopStreams()
 	service := workloadapi.New(workloadapi.Config{
@@ -88,7 +90,12 @@ func run(ctx context.Context, cfg Config, client *upstream.Client) error {
 			SizeLimit:    cfg.WorkloadSizeLimit,
 			Log:          cfg.Log,
 		}),
-		Cache:    cache,
+		Cache:       cache,
+		JWTs:        jwts,
+		TrustDomain: cfg.TrustDomain,
+
+		AllowedForeignJWTClaims: cfg.AllowedForeignJWTClaims,
+
 		Stopping: stopping,
 		Log:      cfg.Log,
 	})
@@ -106,8 +113,14 @@ func run(ctx context.Context, cfg Config, client *upstream.Client) error {
 	defer cancel(nil)
 	parts, inner := errgroup.WithContext(inner)
 	parts.Go(func() error { return client.Run(inner) })
-	parts.Go(func() error { return client.Watch(inner, cache.Apply) })
+	parts.Go(func() error {
+		return client.Watch(inner, func(state upstream.State) {
+			cache.Apply(state)
+			jwts.Apply(state.JWT[cfg.TrustDomain])
+		})
+	})
 	parts.Go(func() error { return cache.Run(inner) })
+	parts.Go(func() error { return jwts.Run(inner) })
 	parts.Go(func() error {
 		select {
 		case <-cache.Synced():

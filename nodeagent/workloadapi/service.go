@@ -1,7 +1,7 @@
 // Package workloadapi owns the SPIFFE Workload API as the node agent serves it:
-// X.509-SVIDs and bundles as streams, for whoever calls. It attests callers
-// through an [Attestor] and takes answers from the SVID cache; it decides
-// nothing about identities itself.
+// X.509-SVIDs and bundles as streams, JWT-SVIDs one by one, for whoever calls. It
+// attests callers through an [Attestor] and takes answers from the caches; it
+// decides nothing about identities itself.
 package workloadapi
 
 import (
@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	workloadpb "github.com/spiffe/go-spiffe/v2/proto/spiffe/workload"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/lanyard-mtls/lanyard/internal/registration"
 	"github.com/lanyard-mtls/lanyard/internal/workload"
+	"github.com/lanyard-mtls/lanyard/nodeagent/jwtcache"
 	"github.com/lanyard-mtls/lanyard/nodeagent/svidcache"
 	"github.com/lanyard-mtls/lanyard/nodeagent/workloadattest"
 )
@@ -33,6 +35,12 @@ type Attestor interface {
 type Config struct {
 	Attestor Attestor
 	Cache    *svidcache.Cache
+	JWTs     *jwtcache.Cache
+	// TrustDomain is the agent's own.
+	TrustDomain spiffeid.TrustDomain
+	// AllowedForeignJWTClaims are told of other trust domains' tokens, besides
+	// sub, aud and exp.
+	AllowedForeignJWTClaims []string
 	// Stopping ends when streams are to end.
 	Stopping context.Context
 	// Log may be nil.
@@ -40,7 +48,7 @@ type Config struct {
 }
 
 // Service implements the Workload API (SPIFFE Workload API, sections 5 and 6).
-// JWT-SVIDs and WIT-SVIDs are Unimplemented.
+// WIT-SVIDs are Unimplemented.
 type Service struct {
 	workloadpb.UnimplementedSpiffeWorkloadAPIServer
 
