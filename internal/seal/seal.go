@@ -6,6 +6,7 @@ package seal
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -21,6 +22,8 @@ type To struct {
 	Recipients []string
 	// Passphrase is stretched by scrypt, for about a second. 8 characters at least.
 	Passphrase string
+
+	cost int // of the passphrase, in tests; 0 is workFactor
 }
 
 // Key opens what is sealed.
@@ -63,7 +66,7 @@ func (to To) recipients() ([]age.Recipient, error) {
 	case len(to.Recipients) > 0 && to.Passphrase != "":
 		return nil, errors.New("a file is sealed for recipients or by a passphrase, not for both: take one away")
 	case len(to.Recipients) == 0:
-		return passphraseRecipient(to.Passphrase)
+		return passphraseRecipient(to.Passphrase, cmp.Or(to.cost, workFactor))
 	}
 	var all []age.Recipient
 	var wrong []error
@@ -81,7 +84,7 @@ func (to To) recipients() ([]age.Recipient, error) {
 	return all, errors.Join(wrong...)
 }
 
-func passphraseRecipient(passphrase string) ([]age.Recipient, error) {
+func passphraseRecipient(passphrase string, cost int) ([]age.Recipient, error) {
 	if len(passphrase) < minPassphrase {
 		return nil, fmt.Errorf("the passphrase is shorter than %d characters", minPassphrase)
 	}
@@ -89,7 +92,7 @@ func passphraseRecipient(passphrase string) ([]age.Recipient, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.SetWorkFactor(workFactor)
+	r.SetWorkFactor(cost)
 	return []age.Recipient{r}, nil
 }
 

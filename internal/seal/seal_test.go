@@ -62,7 +62,7 @@ func TestWhatIsSealedIsOpenedByItsKeyOnly(t *testing.T) {
 		"recipients": {seal.To{Recipients: []string{one.Recipient().String(), two.Recipient().String()}},
 			[]seal.Key{{Identities: []byte("# mine\n" + one.String() + "\n")}, {Identities: []byte(other.String() + "\n" + two.String())}}},
 		"post-quantum": {seal.To{Recipients: []string{pq.Recipient().String()}}, []seal.Key{{Identities: []byte(pq.String())}}},
-		"passphrase":   {seal.To{Passphrase: "correct horse"}, []seal.Key{{Passphrase: "correct horse", Identities: []byte(other.String())}}},
+		"passphrase":   {seal.Cheap(seal.To{Passphrase: "correct horse"}), []seal.Key{{Passphrase: "correct horse", Identities: []byte(other.String())}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			data := sealed(t, content, tc.to)
@@ -81,9 +81,6 @@ func TestWhatIsSealedIsOpenedByItsKeyOnly(t *testing.T) {
 			}
 			if _, _, err := open(t, data, seal.Key{}); !errors.Is(err, seal.ErrKeyNeeded) {
 				t.Error(err)
-			}
-			if name == "passphrase" {
-				return // each try takes a second
 			}
 			for _, n := range []int{len(data) - 1, len(data) / 2} { // much would be there, but not all
 				if _, _, err := open(t, data[:n], tc.keys[0]); err == nil || errors.Is(err, io.EOF) {
