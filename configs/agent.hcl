@@ -33,6 +33,12 @@ agent {
   # How many SVIDs are kept ready that no workload has asked for yet.
   x509_svid_cache_max_size = 1000
 
+  # How many JWT-SVIDs are kept, the last used, until half their life is over.
+  jwt_svid_cache_max_size = 1000
+
+  # What workloads that have a JWT-SVID of another trust domain validated are told of it, besides sub, aud and exp.
+  allowed_foreign_jwt_claims = []
+
   # What Envoys call the secrets.
   sds {
     default_svid_name        = "default"

@@ -30,6 +30,8 @@ type agentBlock struct {
 	InsecureBootstrap bool                 `hcl:"insecure_bootstrap,optional"`
 	KeyType           string               `hcl:"workload_x509_svid_key_type,optional"`
 	X509CacheMaxSize  int                  `hcl:"x509_svid_cache_max_size,optional"`
+	JWTCacheMaxSize   int                  `hcl:"jwt_svid_cache_max_size,optional"`
+	ForeignJWTClaims  []string             `hcl:"allowed_foreign_jwt_claims,optional"`
 	SDS               *sdsBlock            `hcl:"sds,block"`
 	Experimental      *experimentalBlock   `hcl:"experimental,block"`
 
@@ -39,8 +41,8 @@ type agentBlock struct {
 	LogSourceLocation bool   `hcl:"log_source_location,optional"`
 
 	_ hclconf.NotYet `names:"trust_bundle_url trust_bundle_unix_socket trust_bundle_spiffe_workload_api trust_bundle_format"`
-	_ hclconf.NotYet `names:"rebootstrap_mode rebootstrap_delay availability_target jwt_svid_cache_max_size authorized_delegates"`
-	_ hclconf.NotYet `names:"allow_unauthenticated_verifiers allowed_foreign_jwt_claims disable_workload_api disable_sds_api log_selectors"`
+	_ hclconf.NotYet `names:"rebootstrap_mode rebootstrap_delay availability_target authorized_delegates"`
+	_ hclconf.NotYet `names:"allow_unauthenticated_verifiers disable_workload_api disable_sds_api log_selectors"`
 	_ hclconf.NotYet `names:"profiling_enabled profiling_port profiling_freq profiling_names"`
 }
 

@@ -84,6 +84,7 @@ func (b *agentBlock) settings() settings {
 		agent: nodeagent.Config{
 			TrustDomain: b.TrustDomain, DataDir: b.DataDir, SocketPath: b.SocketPath, AdminSocketPath: b.AdminSocketPath,
 			TrustBundlePath: b.TrustBundlePath, InsecureBootstrap: b.InsecureBootstrap, X509SVIDCacheMaxSize: b.X509CacheMaxSize, WorkloadKeyType: b.KeyType,
+			JWTSVIDCacheMaxSize: b.JWTCacheMaxSize, AllowedForeignJWTClaims: b.ForeignJWTClaims,
 		},
 		log: telemetry.Config{Level: b.LogLevel, Format: b.LogFormat, File: b.LogFile, Source: b.LogSourceLocation},
 	}
