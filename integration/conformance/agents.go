@@ -72,15 +72,25 @@ func (c *C) attest(method string, payload []byte, key crypto.Signer) (*x509svid.
 // attestWith is attest with any CSR, and answers the challenges.
 func (c *C) attestWith(method string, payload, csr []byte, answer func([]byte) []byte) (*agentv1.AttestAgentResponse_Result, error) {
 	c.Helper()
-	return c.converse(&agentv1.AttestAgentRequest{Step: &agentv1.AttestAgentRequest_Params_{Params: &agentv1.AttestAgentRequest_Params{
+	return c.converse(attestation(method, payload, csr), answer)
+}
+
+func attestation(method string, payload, csr []byte) *agentv1.AttestAgentRequest {
+	return &agentv1.AttestAgentRequest{Step: &agentv1.AttestAgentRequest_Params_{Params: &agentv1.AttestAgentRequest_Params{
 		Data: &types.AttestationData{Type: method, Payload: payload}, Params: &agentv1.AgentX509SVIDParams{Csr: csr},
-	}}}, answer)
+	}}}
 }
 
 // converse sends the first message of AttestAgent, and answers the challenges.
 func (c *C) converse(first *agentv1.AttestAgentRequest, answer func([]byte) []byte) (*agentv1.AttestAgentResponse_Result, error) {
 	c.Helper()
-	stream, err := agentv1.NewAgentClient(c.dial(nil)).AttestAgent(c.ctx)
+	return c.converseOver(c.dial(nil), first, answer)
+}
+
+// converseOver may be called from any goroutine, with no challenge to answer.
+func (c *C) converseOver(conn *grpc.ClientConn, first *agentv1.AttestAgentRequest, answer func([]byte) []byte) (*agentv1.AttestAgentResponse_Result, error) {
+	c.Helper()
+	stream, err := agentv1.NewAgentClient(conn).AttestAgent(c.ctx)
 	if err != nil {
 		return nil, err
 	}
