@@ -10,6 +10,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/lanyard-mtls/lanyard/issuer/ca"
+	"github.com/lanyard-mtls/lanyard/issuer/health"
 	"github.com/lanyard-mtls/lanyard/issuer/store"
 )
 
@@ -33,6 +34,7 @@ func TestFailingPartEndsRun(t *testing.T) {
 	closed := make(chan error, 1)
 	cfg.Ready = func(Addrs) { closed <- st.Close() }
 	p := &parts{cfg: cfg, store: st}
+	p.checker = health.New(cfg.Health, cfg.Log, p.checks()...)
 	on, err := listen(t.Context(), cfg, p.jwtKeys)
 	if err != nil {
 		t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/lanyard-mtls/lanyard/internal/durable"
 	"github.com/lanyard-mtls/lanyard/issuer/ca"
+	"github.com/lanyard-mtls/lanyard/issuer/health"
 	"github.com/lanyard-mtls/lanyard/issuer/metrics"
 	"github.com/lanyard-mtls/lanyard/issuer/registry"
 	"github.com/lanyard-mtls/lanyard/issuer/store"
@@ -48,6 +49,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	p := &parts{cfg: cfg, started: time.Now()}
 	p.metrics = metrics.New(cfg.Metrics, p.sources(), cfg.Log)
+	p.checker = health.New(cfg.Health, cfg.Log, p.checks()...)
 	on, err := listen(ctx, cfg, p.jwtKeys)
 	if err != nil {
 		return err

@@ -31,6 +31,7 @@ type parts struct {
 	registry  *registry.Registry
 	authority *ca.Authority
 	metrics   *metrics.Set // nil counts nothing
+	checker   *health.Checker
 	started   time.Time
 }
 
@@ -99,10 +100,14 @@ func (p *parts) newServer() (*serverapi.Server, error) {
 		Audit:         p.cfg.Audit,
 		Level:         p.cfg.Level,
 		Backup:        p.backup,
+		PublishJWT:    p.authority.PublishJWTKey,
 		ProxyProtocol: p.cfg.ProxyProtocol,
 		Started:       p.started,
 		RequirePQKEM:  p.cfg.RequirePQKEM,
+		Healthy:       p.checker.Ready,
 		Calls:         p.metrics.Call,
+		Joins:         p.metrics.Join,
+		RateLimited:   p.metrics.RateLimited,
 		Log:           p.cfg.Log,
 	}
 	if p.cfg.Level != nil {
@@ -117,8 +122,7 @@ func (p *parts) further(on *listeners) (runs []func(context.Context) error) {
 		runs = append(runs, func(ctx context.Context) error { return p.metrics.Serve(ctx, on.metrics) })
 	}
 	if on.health != nil {
-		checker := health.New(p.cfg.Health, p.cfg.Log, p.checks()...)
-		runs = append(runs, func(ctx context.Context) error { return checker.Serve(ctx, on.health) })
+		runs = append(runs, func(ctx context.Context) error { return p.checker.Serve(ctx, on.health) })
 	}
 	if on.oidc != nil {
 		runs = append(runs, on.oidc.Run)
@@ -129,7 +133,7 @@ func (p *parts) further(on *listeners) (runs []func(context.Context) error) {
 // checks say whether the issuer can issue now, under SPIRE's names.
 func (p *parts) checks() []health.Check {
 	return []health.Check{
-		{Name: "catalog.datastore", Ready: p.store.Check},
+		{Name: "catalog.datastore", Ready: func(ctx context.Context) error { return p.store.Check(ctx) }},
 		{Name: "server.ca", Ready: p.signs},
 	}
 }

@@ -59,6 +59,7 @@ func (s *AgentService) AttestAgent(stream agentv1.Agent_AttestAgentServer) error
 		Method: method, Payload: payload, CSR: params.GetParams().GetCsr(),
 		Challenge: talk.challenge, Peer: peerAddr(ctx), Exporter: exporter(ctx),
 	})
+	s.tell(method, err)
 	if err != nil {
 		return err
 	}
@@ -69,6 +70,18 @@ func (s *AgentService) AttestAgent(stream agentv1.Agent_AttestAgentServer) error
 			Reattestable: admission.Reattestable,
 		},
 	}})
+}
+
+// tell counts an attempt to join.
+func (s *AgentService) tell(method string, err error) {
+	if s.deps.Joins == nil {
+		return
+	}
+	outcome := "ok"
+	if err != nil {
+		outcome = status.Code(err).String()
+	}
+	s.deps.Joins(method, outcome)
 }
 
 func (s *AgentService) admit(ctx context.Context, talk *conversation, attempt enroll.Attempt) (enroll.Admission, error) {

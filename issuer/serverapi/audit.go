@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/agentv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/bundlev1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/entryv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/operationsv1"
@@ -100,6 +101,14 @@ func outcomesOf(resp any) []outcome {
 	return nil
 }
 
+// limitOf names the limit that refuses calls of a method.
+func limitOf(method string) string {
+	if method == agentv1.Agent_AttestAgent_FullMethodName {
+		return "attestation"
+	}
+	return "signing"
+}
+
 // end tells of the call, in the log and the metrics, and returns its error.
 func (c *call) end(ctx context.Context, err error) error {
 	deps := &c.gate.deps
@@ -107,6 +116,9 @@ func (c *call) end(ctx context.Context, err error) error {
 	took := deps.Now().Sub(c.start)
 	if deps.Calls != nil {
 		deps.Calls(c.method, st.Code().String(), took)
+	}
+	if deps.RateLimited != nil && st.Code() == codes.ResourceExhausted {
+		deps.RateLimited(limitOf(c.method))
 	}
 	level := c.level(st.Code())
 	if !deps.Log.Enabled(ctx, level) {

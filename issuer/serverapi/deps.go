@@ -58,6 +58,12 @@ type Deps struct {
 	Started time.Time
 	// Calls, if not nil, is told of every call when it ends.
 	Calls func(method, code string, took time.Duration)
+	// Joins, if not nil, is told of every attempt to join: the method of
+	// attestation, which a stranger names, and "ok" or the code of the answer.
+	Joins func(method, outcome string)
+	// RateLimited, if not nil, is told of every call that was refused for coming
+	// too often: "attestation" or "signing".
+	RateLimited func(limit string)
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 	// Log may be nil.
