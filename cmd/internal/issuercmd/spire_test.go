@@ -56,7 +56,7 @@ var refused = map[string][]string{
 	"test/fixture/config/server_good_templated.conf":                        {`server.trust_domain: "$TEST_DATA_TRUST_DOMAIN": environment variables are filled in with -expandEnv only`},
 	"test/fixture/config/server_run_start_posix.conf":                       {`data_dir is missing: …`}, // of the command line there
 	"test/fixture/config/server_run_windows.conf":                           {`data_dir is missing: …`},
-	"test/fixture/config/server_run_crash_posix.conf":                       {`…cert_file_path is missing: …`, `…key_file_path is missing: …`},
+	"test/fixture/config/server_run_crash_posix.conf":                       {`data_dir is missing: …`, `…cert_file_path is missing: …`, `…key_file_path is missing: …`},
 	"test/integration/suites/spire-server-cli/conf/server/server_bad.conf":  {`…plugin_data_file: config file conf/server/x509pop.conf does not exist`, `…`, `…`},
 	"test/integration/suites/entries/conf/server/server.conf":               {`server.experimental.events_based_cache: the value needs quotes: "EVENTS_BASED_CACHE"`},
 	"test/fixture/config/server_good_posix.conf":                            {`…bundle_endpoint: …`, `…`, `…`, `…`, `…`, `…require_pq_kem: …`, `unknown block "plugin_type_server" in plugins; …`, `…`, `…`},
