@@ -17,12 +17,14 @@ import (
 // Verbs gives the commands, to be put below "lanyard agent" or at the top where the program is called spire-agent.
 func Verbs(env *cli.Env) []*cobra.Command {
 	fetch := fetchX509(env, "fetch")
+	fetch.Short = "Fetch this process's X.509-SVIDs; with fetch jwt, its JWT-SVIDs"
 	fetch.Long = "Fetch this process's X.509-SVIDs from the Workload API; the same as fetch x509."
-	fetch.AddCommand(fetchX509(env, "x509"))
-	cli.NotYet(fetch, "jwt")
-	api := &cobra.Command{Use: "api", Short: "Be a workload: fetch and watch identities"}
-	api.AddCommand(fetch, watch(env))
-	return []*cobra.Command{cli.NotYet(api, "validate"), healthcheck(env)}
+	fetch.AddCommand(fetchX509(env, "x509"), fetchJWT(env))
+	validate := &cobra.Command{Use: "validate", Short: "Validate what another workload has shown"}
+	validate.AddCommand(validateJWT(env))
+	api := &cobra.Command{Use: "api", Short: "Be a workload: fetch, watch and validate identities"}
+	api.AddCommand(fetch, watch(env), validate)
+	return []*cobra.Command{api, healthcheck(env)}
 }
 
 // verb is one that calls the agent's public socket.
