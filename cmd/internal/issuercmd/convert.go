@@ -45,6 +45,7 @@ func (s *serverBlock) issuerConfig() issuer.Config {
 	}
 	if s.Experimental != nil {
 		c.AgentIDAsSelector = s.Experimental.AgentIDAsSelector
+		c.RequirePQKEM = s.Experimental.RequirePQKEM
 	}
 	return c
 }
@@ -66,9 +67,6 @@ func (s *serverBlock) check(conf *hclconf.File) {
 	e := s.Experimental
 	if e == nil {
 		return
-	}
-	if e.RequirePQKEM {
-		conf.Errorf(conf.At("server.experimental.require_pq_kem"), "server.experimental.require_pq_kem: known to SPIRE, not supported yet: clients without post-quantum key exchange would be served; remove it")
 	}
 	if e.EventTimeout != 0 && e.SQLTimeout != 0 {
 		conf.Errorf(conf.At("server.experimental.sql_transaction_timeout"), "server.experimental.sql_transaction_timeout and event_timeout exclude each other: remove both, they do nothing here")

@@ -43,7 +43,7 @@ server {
     cache_reload_interval = "5s"
     events_based_cache    = true
     named_pipe_name       = "\\x"
-    require_pq_kem        = false
+    require_pq_kem        = true
   }
 }
 plugins {

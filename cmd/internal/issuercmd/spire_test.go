@@ -59,8 +59,8 @@ var refused = map[string][]string{
 	"test/fixture/config/server_run_crash_posix.conf":                       {`data_dir is missing: …`, `…cert_file_path is missing: …`, `…key_file_path is missing: …`},
 	"test/integration/suites/spire-server-cli/conf/server/server_bad.conf":  {`…plugin_data_file: config file conf/server/x509pop.conf does not exist`, `…`, `…`},
 	"test/integration/suites/entries/conf/server/server.conf":               {`server.experimental.events_based_cache: the value needs quotes: "EVENTS_BASED_CACHE"`},
-	"test/fixture/config/server_good_posix.conf":                            {`…bundle_endpoint: …`, `…`, `…`, `…`, `…`, `…require_pq_kem: …`, `unknown block "plugin_type_server" in plugins; …`, `…`, `…`},
-	"test/fixture/config/server_good_windows.conf":                          {`…bundle_endpoint: …`, `…`, `…`, `…`, `…`, `…require_pq_kem: …`, `unknown block "plugin_type_server" in plugins; …`, `…`, `…`},
+	"test/fixture/config/server_good_posix.conf":                            {`…bundle_endpoint: …`, `…`, `…`, `…`, `…`, `unknown block "plugin_type_server" in plugins; …`, `…`, `…`},
+	"test/fixture/config/server_good_windows.conf":                          {`…bundle_endpoint: …`, `…`, `…`, `…`, `…`, `unknown block "plugin_type_server" in plugins; …`, `…`, `…`},
 }
 
 // Each file for a server in SPIRE's repository is taken, or refused with all that is wrong with it, by name.
