@@ -125,12 +125,7 @@ func IDFromProto(p *types.SPIFFEID) (spiffeid.ID, error) {
 	if err != nil {
 		return spiffeid.ID{}, err
 	}
-	path := p.Path
-	// SPIRE's server also takes a path without the leading slash.
-	if path != "" && path[0] != '/' {
-		path = "/" + path
-	}
-	return spiffeid.FromPath(td, path)
+	return spiffeid.FromPath(td, p.Path)
 }
 
 // IDProto returns id as it goes over the wire.

@@ -101,7 +101,7 @@ func TestValidate(t *testing.T) {
 		"bad ID":         {func(e *registration.Entry) { e.ID = "a/b" }, "only letters"},
 		"DNS":            {func(e *registration.Entry) { e.DNSNames = []string{"ok.test", "-bad.test"} }, "-bad"},
 		"final dot":      {func(e *registration.Entry) { e.DNSNames = []string{"a.test."} }, "label is empty"},
-		"underscore":     {func(e *registration.Entry) { e.DNSNames = []string{"a_b.test"} }, "a_b"},
+		"DNS space":      {func(e *registration.Entry) { e.DNSNames = []string{"a b.test"} }, "a b"},
 		"prefetch":       {func(e *registration.Entry) { e.StoreSVID, e.DisableX509SVIDPrefetch = true, true }, "exclude each other"},
 		"store SVID": {func(e *registration.Entry) {
 			e.StoreSVID = true

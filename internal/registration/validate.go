@@ -178,9 +178,9 @@ func validateLabel(label string) error {
 	}
 	for _, c := range []byte(label) {
 		switch {
-		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-':
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-', c == '_':
 		default:
-			return fmt.Errorf("label %q: only letters, digits and '-'", label)
+			return fmt.Errorf("label %q: only letters, digits, '-' and '_'", label)
 		}
 	}
 	return nil

@@ -101,8 +101,9 @@ func (s *EntryService) filter(p entryFilter) (registry.Filter, error) {
 		}
 		f.FederatesWithMatch = registry.Match(m.GetMatch())
 	}
-	if p.GetByDownstream() != nil {
-		f.Downstream = new(p.GetByDownstream().GetValue())
+	// SPIRE's server takes false for no filter, and its command line always sends it.
+	if p.GetByDownstream().GetValue() {
+		f.Downstream = new(true)
 	}
 	return f, nil
 }

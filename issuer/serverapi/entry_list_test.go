@@ -47,7 +47,7 @@ func TestListAndCountFilters(t *testing.T) {
 		"hint":            {&listFilter{ByHint: wrapperspb.String("hint")}, []string{"web"}},
 		"empty hint":      {&listFilter{ByHint: wrapperspb.String("")}, []string{"db", "web"}},
 		"downstream":      {&listFilter{ByDownstream: wrapperspb.Bool(true)}, []string{"web"}},
-		"not downstream":  {&listFilter{ByDownstream: wrapperspb.Bool(false)}, []string{"db"}},
+		"no downstream":   {&listFilter{ByDownstream: wrapperspb.Bool(false)}, []string{"db", "web"}},
 		"exact":           {&listFilter{BySelectors: selectorMatch(types.SelectorMatch_MATCH_EXACT, "uid:1")}, []string{"db"}},
 		"subset":          {&listFilter{BySelectors: selectorMatch(types.SelectorMatch_MATCH_SUBSET, "uid:1", "gid:2", "gid:3")}, []string{"db", "web"}},
 		"superset":        {&listFilter{BySelectors: selectorMatch(types.SelectorMatch_MATCH_SUPERSET, "gid:2")}, []string{"web"}},
