@@ -35,7 +35,9 @@ func sources() metrics.Sources {
 			}
 		},
 		BundleSequence: func() uint64 { return 42 },
-		Store:          func() metrics.Store { return metrics.Store{Healthy: true, SizeBytes: 1000, QuotaBytes: 2000, Revision: 9} },
+		Store: func() metrics.Store {
+			return metrics.Store{Healthy: true, SizeBytes: 1000, QuotaBytes: 2000, Revision: 9}
+		},
 	}
 }
 
@@ -103,13 +105,13 @@ func TestEverythingIsCounted(t *testing.T) {
 func TestNamesAreSPIREs(t *testing.T) {
 	s := metrics.New(metrics.Config{Prometheus: &metrics.Listener{}, Prefix: "spire_server"}, sources(), nil)
 	for method, name := range map[string]string{
-		"/spire.api.server.svid.v1.SVID/MintX509SVID":                            "svid_v1_svid_mint_x509svid",
-		"/spire.api.server.svid.v1.SVID/MintJWTSVID":                             "svid_v1_svid_mint_jwtsvid",
-		"/spire.api.server.agent.v1.Agent/CreateJoinToken":                       "agent_v1_agent_create_join_token",
+		"/spire.api.server.svid.v1.SVID/MintX509SVID":                             "svid_v1_svid_mint_x509svid",
+		"/spire.api.server.svid.v1.SVID/MintJWTSVID":                              "svid_v1_svid_mint_jwtsvid",
+		"/spire.api.server.agent.v1.Agent/CreateJoinToken":                        "agent_v1_agent_create_join_token",
 		"/spire.api.server.localauthority.v1.LocalAuthority/GetJWTAuthorityState": "localauthority_v1_local_authority_get_jwt_authority_state",
-		"/spire.api.server.bundle.v1.Bundle/PublishJWTAuthority":                 "bundle_v1_bundle_publish_jwt_authority",
-		"/spire.api.server.logger.v1.Logger/SetLogLevel":                         "logger_set_log_level",
-		"/grpc.health.v1.Health/Check":                                           "health_check",
+		"/spire.api.server.bundle.v1.Bundle/PublishJWTAuthority":                  "bundle_v1_bundle_publish_jwt_authority",
+		"/spire.api.server.logger.v1.Logger/SetLogLevel":                          "logger_set_log_level",
+		"/grpc.health.v1.Health/Check":                                            "health_check",
 	} {
 		s.Call(method, "NotFound", time.Millisecond)
 		want(t, scrape(t, s), "spire_server_rpc_"+name+`{status="NotFound"} 1`, "spire_server_rpc_"+name+`_elapsed_time_count{status="NotFound"} 1`)
