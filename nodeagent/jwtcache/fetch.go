@@ -36,36 +36,47 @@ func (c *Cache) Fetch(ctx context.Context, e registration.Entry, audience []stri
 		defer cancel()
 		return c.sign(ctx, e, audience)
 	}
-	f, kept := c.lookup(ctx, k, e, audience)
-	if f == nil {
-		return kept.token, nil
-	}
-	wait := patience
-	if kept != nil && time.Until(kept.token.ExpiresAt) > patience {
-		wait = impatience
-	}
-	timer := time.NewTimer(wait)
+	timer := time.NewTimer(patience)
 	defer timer.Stop()
-	select {
-	case <-f.done:
-	case <-timer.C:
-		if kept != nil && time.Now().Before(kept.token.ExpiresAt) {
-			return kept.token, nil
+	for {
+		token, again, err := c.try(ctx, k, e, audience, timer.C)
+		if !again {
+			return token, err
 		}
-		return jwtsvid.Token{}, status.Error(codes.Unavailable, "the issuer has not answered yet")
-	case <-ctx.Done():
-		return jwtsvid.Token{}, ctx.Err()
 	}
-	if f.err != nil && kept != nil && !final(f.err) && time.Now().Before(kept.token.ExpiresAt) {
-		c.log.Warn("JWT-SVID not renewed: the one there is serves until it expires", "spiffe_id", e.SPIFFEID, "expires", kept.token.ExpiresAt, "reason", f.err)
-		return kept.token, nil
-	}
-	return f.token, f.err
 }
 
-// lookup returns the token kept, or the request to wait for; both where a newer
-// token would be better.
-func (c *Cache) lookup(ctx context.Context, k key, e registration.Entry, audience []string) (*flight, *item) {
+// try is again to be tried where another's request failed that began before this
+// caller came.
+func (c *Cache) try(ctx context.Context, k key, e registration.Entry, audience []string, patience <-chan time.Time) (_ jwtsvid.Token, again bool, _ error) {
+	f, kept, began := c.lookup(ctx, k, e, audience)
+	if f == nil {
+		return kept.token, false, nil
+	}
+	var enough <-chan time.Time
+	if kept != nil {
+		timer := time.NewTimer(min(impatience, time.Until(kept.token.ExpiresAt)/2))
+		defer timer.Stop()
+		enough = timer.C
+	}
+	select {
+	case <-f.done:
+	case <-enough:
+		return kept.token, false, nil
+	case <-patience:
+		return jwtsvid.Token{}, false, status.Error(codes.Unavailable, "the issuer has not answered yet")
+	case <-ctx.Done():
+		return jwtsvid.Token{}, false, ctx.Err()
+	}
+	if f.err != nil && kept != nil && !final(f.err) && time.Now().Before(kept.token.ExpiresAt) {
+		return kept.token, false, nil
+	}
+	return f.token, f.err != nil && !began && isTransient(f.err), f.err
+}
+
+// lookup returns the token kept, or the request to wait for, and whether that
+// began now; both where a newer token would be better.
+func (c *Cache) lookup(ctx context.Context, k key, e registration.Entry, audience []string) (_ *flight, _ *item, began bool) {
 	now := time.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -73,25 +84,25 @@ func (c *Cache) lookup(ctx context.Context, k key, e registration.Entry, audienc
 	if kept != nil {
 		kept = &item{token: kept.token, renewAt: kept.renewAt, nextTry: kept.nextTry}
 		if now.Before(kept.renewAt) || now.Before(kept.nextTry) {
-			return nil, kept
+			return nil, kept, false
 		}
 	}
 	f := c.flights[k]
 	if f != nil {
-		return f, kept
+		return f, kept, false
 	}
 	f = &flight{done: make(chan struct{})}
 	if c.stopped {
 		f.err = errStopped
 		close(f.done)
-		return f, kept
+		return f, kept, true
 	}
 	c.flights[k] = f
 	// Whoever asked first may go; others are waiting.
 	ctx, f.cancel = context.WithTimeout(context.WithoutCancel(ctx), patience)
 	audience = slices.Clone(audience)
 	c.requests.Go(func() { c.fly(ctx, f, k, e, audience) })
-	return f, kept
+	return f, kept, true
 }
 
 // fly has the token signed and tells all that wait.
@@ -108,7 +119,9 @@ func (c *Cache) fly(ctx context.Context, f *flight, k key, e registration.Entry,
 	case kept != nil && final(err):
 		c.drop(kept)
 	case kept != nil:
-		kept.Value.(*item).nextTry = now.Round(0).Add(quiet)
+		it := kept.Value.(*item)
+		it.nextTry = now.Round(0).Add(quiet)
+		c.log.Warn("JWT-SVID not renewed: the one there is serves until it expires", "spiffe_id", e.SPIFFEID, "expires", it.token.ExpiresAt, "reason", err)
 	}
 	delete(c.flights, k)
 	close(f.done)
@@ -160,6 +173,15 @@ func check(token jwtsvid.Token, e registration.Entry, audience []string) error {
 func final(err error) bool {
 	switch status.Code(err) {
 	case codes.NotFound, codes.Unimplemented:
+		return true
+	}
+	return false
+}
+
+// isTransient reports whether the issuer could not be asked in time.
+func isTransient(err error) bool {
+	switch status.Code(err) {
+	case codes.Unavailable, codes.DeadlineExceeded:
 		return true
 	}
 	return false

@@ -49,7 +49,7 @@ func (b *Bundle) TrustDomain() spiffeid.TrustDomain { return b.td }
 
 // Equal reports whether both have the same keys; either may be nil.
 func (b *Bundle) Equal(other *Bundle) bool {
-	if b == nil || other == nil {
+	if b == nil || other == nil || b == other {
 		return b == other
 	}
 	return b.td == other.td && slices.EqualFunc(b.keys, other.keys, Key.equal)

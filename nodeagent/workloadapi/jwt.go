@@ -44,7 +44,8 @@ func (s *Service) FetchJWTSVID(ctx context.Context, req *workloadpb.JWTSVIDReque
 	if err == nil && !only.IsZero() {
 		entries = slices.DeleteFunc(entries, func(e registration.Entry) bool { return e.SPIFFEID != only })
 		if len(entries) == 0 {
-			err = svidcache.ErrNoIdentity
+			s.log.Info("no identity issued: the caller has others than it asked for", "spiffe_id", only)
+			return nil, status.Error(codes.PermissionDenied, svidcache.ErrNoIdentity.Error())
 		}
 	}
 	if err != nil {
