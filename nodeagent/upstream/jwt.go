@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rsa"
 	"crypto/x509"
 	"errors"
@@ -108,8 +109,17 @@ func parseJWTKey(p *types.JWTKey) (jwtsvid.Key, error) {
 	if err != nil {
 		return jwtsvid.Key{}, err
 	}
-	switch public.(type) {
-	case *ecdsa.PublicKey, *rsa.PublicKey:
+	switch public := public.(type) {
+	case *rsa.PublicKey:
+		if n := public.N.BitLen(); n < 2048 { // RFC 7518, section 3.3
+			return jwtsvid.Key{}, fmt.Errorf("an RSA key of %d bits, want 2048 or more", n)
+		}
+	case *ecdsa.PublicKey:
+		switch public.Curve {
+		case elliptic.P256(), elliptic.P384(), elliptic.P521():
+		default: // has no JWK: one such key would spoil its whole bundle
+			return jwtsvid.Key{}, fmt.Errorf("a key of curve %s, want P-256, P-384 or P-521", public.Curve.Params().Name)
+		}
 	default:
 		return jwtsvid.Key{}, fmt.Errorf("a key of type %T, want RSA or ECDSA", public)
 	}

@@ -20,6 +20,9 @@ import (
 	"github.com/lanyard-mtls/lanyard/nodeagent/svidcache"
 )
 
+// maxID is the longest SPIFFE ID, in bytes (SPIFFE ID, section 2.3).
+const maxID = 2048
+
 // parallelJWTs is how many identities' tokens are fetched at once for a caller.
 const parallelJWTs = 8
 
@@ -32,6 +35,9 @@ func (s *Service) FetchJWTSVID(ctx context.Context, req *workloadpb.JWTSVIDReque
 	var only spiffeid.ID
 	if req.GetSpiffeId() != "" {
 		var err error
+		if len(req.GetSpiffeId()) > maxID {
+			return nil, status.Errorf(codes.InvalidArgument, "invalid requested SPIFFE ID: %d bytes, at most %d", len(req.GetSpiffeId()), maxID)
+		}
 		if only, err = spiffeid.FromString(req.GetSpiffeId()); err != nil {
 			return nil, status.Errorf(codes.InvalidArgument, "invalid requested SPIFFE ID: %v", err)
 		}
@@ -44,7 +50,7 @@ func (s *Service) FetchJWTSVID(ctx context.Context, req *workloadpb.JWTSVIDReque
 	if err == nil && !only.IsZero() {
 		entries = slices.DeleteFunc(entries, func(e registration.Entry) bool { return e.SPIFFEID != only })
 		if len(entries) == 0 {
-			s.log.Info("no identity issued: the caller has others than it asked for", "spiffe_id", only)
+			s.log.Debug("no identity issued: the caller has others than it asked for", "spiffe_id", only)
 			return nil, status.Error(codes.PermissionDenied, svidcache.ErrNoIdentity.Error())
 		}
 	}

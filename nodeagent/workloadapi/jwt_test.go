@@ -134,6 +134,8 @@ func TestFetchJWTSVID(t *testing.T) {
 		wantStatus(t, "empty audience", err, codes.InvalidArgument, "audience must be specified")
 		_, err = w.fetch(ctx, "", strings.Repeat("x", 1<<20))
 		wantStatus(t, "huge audience", err, codes.InvalidArgument, "too many audiences")
+		_, err = w.fetch(ctx, "spiffe://example.org/"+strings.Repeat("a", 2048), "shop")
+		wantStatus(t, "long ID", err, codes.InvalidArgument, "invalid requested SPIFFE ID")
 		_, err = w.fetch(ctx, "web", "shop")
 		wantStatus(t, "odd ID", err, codes.InvalidArgument, "invalid requested SPIFFE ID")
 		_, err = w.fetch(ctx, "spiffe://example.org/c", "shop")
