@@ -106,6 +106,9 @@ func (s *Store) deleteAgentOnce(ctx context.Context, id spiffeid.ID, doomed func
 	if err != nil {
 		return 0, s.fault("delete agent", err)
 	}
+	if kvs[0] == nil && evict {
+		return s.evictPruned(ctx, id)
+	}
 	if kvs[0] == nil {
 		return 0, fmt.Errorf("agent %s: %w", id, ErrNotFound)
 	}
@@ -124,6 +127,36 @@ func (s *Store) deleteAgentOnce(ctx context.Context, id spiffeid.ID, doomed func
 		if err := s.evict(ctx, &t, id); err != nil {
 			return 0, s.fault("delete agent", err)
 		}
+	}
+	resp, err := t.commit(ctx, s)
+	switch {
+	case err != nil:
+		return 0, s.fault("delete agent", err)
+	case !resp.Succeeded:
+		return 0, ErrConflict
+	}
+	return Revision(resp.Header.Revision), nil
+}
+
+// evictPruned takes the way back from a node whose agent was pruned: its key.
+func (s *Store) evictPruned(ctx context.Context, id spiffeid.ID) (Revision, error) {
+	notFound := fmt.Errorf("agent %s: %w", id, ErrNotFound)
+	hash := nodeKeyOf(id)
+	if hash == "" {
+		return 0, notFound
+	}
+	kvs, err := s.read(ctx, nodeKeyDir+hash)
+	if err != nil {
+		return 0, s.fault("delete agent", err)
+	}
+	key := &storepb.NodeKey{}
+	if kvs[0] == nil || proto.Unmarshal(kvs[0].Value, key) == nil && key.GetAgentId() != id.String() {
+		return 0, notFound
+	}
+	var t txn
+	t.unchanged(agentKey(id), 0)
+	if err := s.evict(ctx, &t, id); err != nil {
+		return 0, s.fault("delete agent", err)
 	}
 	resp, err := t.commit(ctx, s)
 	switch {

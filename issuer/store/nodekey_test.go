@@ -71,6 +71,32 @@ func TestKeyIsBoundUntilItsAgentIsEvicted(t *testing.T) {
 	wantErr(t, err, store.ErrTokenUnknown)
 }
 
+// A node whose agent was pruned comes back by its key, unless it is evicted.
+func TestPrunedNodeIsEvictedByItsKey(t *testing.T) {
+	t.Parallel()
+	s := open(t, t.TempDir())
+	newKeyToken(t, s, nil)
+	agent, err := bind(s, t, store.KeyJoin{KeyHash: [32]byte{1}, Token: "key-token"})
+	wantErr(t, err, nil)
+	id := spiffeid.RequireFromString(agent.GetSpiffeId())
+	bare := store.KeyJoin{KeyHash: [32]byte{1}}
+	prune := func() {
+		t.Helper()
+		_, err := s.PruneAgent(t.Context(), id, func(*storepb.Agent) bool { return true })
+		wantErr(t, err, nil)
+	}
+	prune()
+	_, err = bind(s, t, bare)
+	wantErr(t, err, nil)
+	prune()
+	_, err = s.DeleteAgent(t.Context(), id)
+	wantErr(t, err, nil)
+	_, err = bind(s, t, bare)
+	wantErr(t, err, store.ErrKeyUnknown)
+	_, err = s.DeleteAgent(t.Context(), id)
+	wantErr(t, err, store.ErrNotFound)
+}
+
 func TestRefusedKeyTokensAreNotUsed(t *testing.T) {
 	t.Parallel()
 	peer := netip.MustParseAddr("10.0.0.1")
