@@ -1,17 +1,20 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/storage/schema"
 
 	"github.com/lanyard-mtls/lanyard/internal/durable"
 )
@@ -122,6 +125,12 @@ func (s *Store) run(ctx context.Context, dir string) error {
 	started := make(chan struct{})
 	go func() {
 		defer close(started)
+		// A log that is not etcd's has it dereference nil.
+		defer func() {
+			if r := recover(); r != nil {
+				err = fmt.Errorf("cannot read its log (%v)%w", r, errDamaged)
+			}
+		}()
 		s.etcd, err = embed.StartEtcd(cfg)
 	}()
 	select {
@@ -134,17 +143,34 @@ func (s *Store) run(ctx context.Context, dir string) error {
 	if err != nil {
 		return withMend(fmt.Errorf("store: start etcd in %s: %w", dir, err))
 	}
+	return s.ready(ctx, dir)
+}
+
+// ready waits for an etcd that runs to lead itself.
+func (s *Store) ready(ctx context.Context, dir string) error {
 	slow := time.AfterFunc(slowStart, func() {
 		s.cfg.Log.Warn("still waiting for etcd to read its log", "dir", dir)
 	})
 	defer slow.Stop()
-	select {
-	case <-s.etcd.Server.ReadyNotify():
-		return nil
-	case <-s.life.Done():
-		return errors.Join(context.Cause(s.life), s.stop())
-	case <-ctx.Done():
-		return errors.Join(fmt.Errorf("store: start etcd: %w", context.Cause(ctx)), s.stop())
+	// What a lone member commits as the leader comes after all that its log has. Where the records know of more, the end of the
+	// log is gone, and etcd would count up to there by failed attempts, one in five seconds.
+	patience := cmp.Or(s.cfg.patience, slowStart)
+	look := time.NewTicker(patience)
+	defer look.Stop()
+	for {
+		select {
+		case <-s.etcd.Server.ReadyNotify():
+			return nil
+		case <-look.C:
+			known, _ := schema.ReadConsistentIndex(s.etcd.Server.Backend().ReadTx())
+			if s.etcd.Server.Leader() != 0 && s.etcd.Server.CommittedIndex() < known {
+				return errors.Join(fmt.Errorf("store: start etcd in %s: the end of its log is missing%w", dir, errDamaged), s.stop())
+			}
+		case <-s.life.Done():
+			return errors.Join(context.Cause(s.life), s.stop())
+		case <-ctx.Done():
+			return errors.Join(fmt.Errorf("store: start etcd: %w", context.Cause(ctx)), s.stop())
+		}
 	}
 }
 
@@ -182,8 +208,14 @@ func (s *Store) fail(msg string, cause error) {
 	s.done <- err
 }
 
-// withMend says what to do about a full disk.
+// errDamaged ends the error of an etcd whose files are not what it wrote.
+var errDamaged = errors.New(": the files are damaged; restore a backup into a fresh data directory (lanyard issuer restore)")
+
+// withMend says what to do about a full disk, and about a database that is none.
 func withMend(err error) error {
+	if strings.Contains(err.Error(), "failed to open database") {
+		return fmt.Errorf("%w%w", err, errDamaged)
+	}
 	if !isDiskFull(err) {
 		return err
 	}

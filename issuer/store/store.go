@@ -69,6 +69,9 @@ type Config struct {
 	Log *slog.Logger
 	// Now is the clock, of the registry over this store too; nil is time.Now.
 	Now func() time.Time
+
+	// patience is how long an etcd that starts may take to commit; 0 is slowStart.
+	patience time.Duration
 }
 
 // Store is an open store. It is safe for concurrent use.
@@ -127,10 +130,12 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
+	collectRarely()
 	s := &Store{cfg: cfg, unlock: unlock, done: make(chan error, 1), lost: make(chan struct{})}
 	s.life, s.kill = context.WithCancelCause(context.WithoutCancel(ctx))
 	s.hook = &fatalHook{fail: s.fail}
 	if err := s.start(ctx); err != nil {
+		collectAsUsual()
 		s.kill(err)
 		return nil, errors.Join(err, unlock())
 	}
@@ -192,6 +197,7 @@ func (s *Store) Now() time.Time { return s.cfg.Now() }
 // releases the directory. Further calls do nothing.
 func (s *Store) Close() error {
 	s.once.Do(func() {
+		collectAsUsual()
 		s.mu.Lock()
 		s.closed = true
 		s.mu.Unlock()
