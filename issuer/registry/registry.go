@@ -48,6 +48,10 @@ type Registry struct {
 	acks  map[spiffeid.ID]uint64
 	acked chan struct{}
 
+	// since is how many records have changed since busy was last told.
+	since int
+	busy  chan struct{} // has room for one
+
 	// viewMu is taken before mu by whoever renews the sorted view of an index.
 	viewMu sync.Mutex
 }
@@ -65,6 +69,7 @@ func New(st *store.Store, log *slog.Logger) *Registry {
 		stopped: make(chan struct{}),
 		idx:     newIndex(st.TrustDomain()),
 		changed: make(chan struct{}),
+		busy:    make(chan struct{}, 1),
 		acks:    make(map[spiffeid.ID]uint64),
 		acked:   make(chan struct{}),
 	}
@@ -77,6 +82,7 @@ func (r *Registry) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var janitor sync.WaitGroup
 	janitor.Go(func() { r.prune(ctx) })
+	janitor.Go(func() { r.tidy(ctx) })
 	defer janitor.Wait()
 	defer cancel()
 
@@ -146,6 +152,7 @@ func (r *Registry) replaceIndex(idx *index, snap store.Snapshot) {
 		}
 	}
 	r.stirAcks()
+	r.count(len(idx.entries) + len(idx.agents))
 	r.advance(snap.Revision, true)
 	select {
 	case <-r.ready:
@@ -169,6 +176,7 @@ func (r *Registry) apply(b store.Batch) {
 	if agents {
 		r.stirAcks()
 	}
+	r.count(len(b.Events))
 	r.advance(b.Revision, len(b.Events) > 0)
 }
 

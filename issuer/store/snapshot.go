@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
+	"iter"
 
 	mvccpb "go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -51,6 +53,7 @@ func (s *Store) Load(ctx context.Context, begin func() (visit func(registration.
 		return Snapshot{}, err
 	}
 	defer end()
+	defer collectAsUsual()
 	for range maxAttempts {
 		snap, err := s.snapshot(ctx, begin())
 		if errors.Is(err, rpctypes.ErrCompacted) {
@@ -122,23 +125,47 @@ func scanAll[R any](ctx context.Context, s *Store, dir string, rev Revision, all
 	})
 }
 
-// scan calls visit for every key below dir as of rev. What visit cannot read is
-// logged and left out.
+// scan calls visit for every key below dir as of rev, in order. What visit cannot
+// read is logged and left out. etcd counts, for each page, all that is left of
+// the range that was asked for, so that paging through one range costs the
+// square of its length; many short ranges do not.
 func (s *Store) scan(ctx context.Context, dir string, rev Revision, visit func(name string, kv *mvccpb.KeyValue) error) error {
-	from, to := dir, clientv3.GetPrefixRangeEnd(dir)
-	for {
-		resp, err := s.client.Get(ctx, from, clientv3.WithRange(to), clientv3.WithRev(int64(rev)), clientv3.WithLimit(snapshotPage))
-		if err != nil {
-			return err
+	from := dir
+	for to := range cuts(dir) {
+		for from < to {
+			opts := []clientv3.OpOption{clientv3.WithRange(to), clientv3.WithRev(int64(rev)), clientv3.WithLimit(snapshotPage)}
+			if rev > 0 { // it is known to be here
+				opts = append(opts, clientv3.WithSerializable())
+			}
+			resp, err := s.client.Get(ctx, from, opts...)
+			if err != nil {
+				return err
+			}
+			for _, kv := range resp.Kvs {
+				if err := visit(string(kv.Key[len(dir):]), kv); err != nil {
+					s.cfg.Log.Error("a record cannot be read and is left out", "key", string(kv.Key), "error", err)
+				}
+			}
+			if !resp.More {
+				break
+			}
+			from = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
 		}
-		for _, kv := range resp.Kvs {
-			if err := visit(string(kv.Key[len(dir):]), kv); err != nil {
-				s.cfg.Log.Error("a record cannot be read and is left out", "key", string(kv.Key), "error", err)
+		from = to
+	}
+	return nil
+}
+
+// cuts yields the ends of ranges that make up all that is below dir, in order:
+// one, or, where names are UUIDs and there may be very many, 256 that these are
+// spread over evenly.
+func cuts(dir string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for i := 1; i < 256 && dir == entryDir; i++ {
+			if !yield(fmt.Sprintf("%s%02x", dir, i)) {
+				return
 			}
 		}
-		if !resp.More {
-			return nil
-		}
-		from = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
+		yield(clientv3.GetPrefixRangeEnd(dir))
 	}
 }
