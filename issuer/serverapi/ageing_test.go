@@ -26,7 +26,7 @@ func TestOldConnectionsEnd(t *testing.T) {
 		r.entry(registration.Entry{SPIFFEID: spiffeID("/w"), ParentID: svid.ID, Selectors: []registration.Selector{{Type: "n", Value: fmt.Sprint(i)}}})
 	}
 	guard := newGuard(r.deps)
-	creds := serverCreds{credentials.NewTLS(tlsConfig(guard)), r.deps.Log}
+	creds := serverCreds{credentials.NewTLS(tlsConfig(guard)), guard, r.deps.Log}
 	young := newServer(guard, false, grpc.Creds(creds), ages(100*time.Millisecond))
 	entryv1.RegisterEntryServer(young, NewEntryService(r.deps))
 	bundlev1.RegisterBundleServer(young, NewBundleService(r.deps))

@@ -70,9 +70,21 @@ func (g *guard) expired(caller Caller) bool {
 
 func (g *guard) isAdmin(caller Caller) bool {
 	if _, ok := g.admins[caller.ID]; ok {
-		return true
+		return !g.reserved(caller)
 	}
 	return g.hasEntry(caller, func(e registration.Entry) bool { return e.Admin })
+}
+
+// reserved reports whether an ID template makes IDs such as that of the caller,
+// who then may be any workload with the right label. No such template is made
+// beside admin_ids that name the ID, but it may have been there before them.
+func (g *guard) reserved(caller Caller) bool {
+	entry, found := g.deps.Registry.TemplateOver(caller.ID)
+	if found {
+		g.deps.Log.Warn("no administrator: an ID template makes IDs such as this one of admin_ids; change one of them",
+			"spiffe_id", caller.ID.String(), "entry_id", entry.ID, "template", entry.Template.String())
+	}
+	return found
 }
 
 func (g *guard) isDownstream(caller Caller) bool {

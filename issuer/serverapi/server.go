@@ -52,7 +52,7 @@ func New(d Deps) *Server {
 	guard := newGuard(d)
 	s := &Server{
 		deps:  d,
-		tcp:   newServer(guard, false, grpc.Creds(serverCreds{credentials.NewTLS(tlsConfig(guard)), d.Log})),
+		tcp:   newServer(guard, false, grpc.Creds(serverCreds{credentials.NewTLS(tlsConfig(guard)), guard, d.Log})),
 		local: newServer(guard, true, grpc.Creds(localCreds{})),
 	}
 	for _, srv := range []*grpc.Server{s.tcp, s.local} {

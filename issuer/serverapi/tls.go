@@ -77,7 +77,8 @@ func (i *connInfo) export(label string, context []byte, n int) ([]byte, error) {
 // is told nothing but that its certificate is bad.
 type serverCreds struct {
 	credentials.TransportCredentials
-	log *slog.Logger
+	guard *guard
+	log   *slog.Logger
 }
 
 // ServerHandshake implements [credentials.TransportCredentials].
@@ -91,15 +92,19 @@ func (c serverCreds) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthIn
 		say("connection refused", "address", raw.RemoteAddr().String(), "error", clip(err.Error()))
 		return conn, info, err
 	}
-	if tlsInfo, ok := info.(credentials.TLSInfo); ok {
-		return conn, &connInfo{TLSInfo: tlsInfo}, nil
+	tlsInfo, ok := info.(credentials.TLSInfo)
+	if !ok {
+		return conn, info, nil
 	}
-	return conn, info, nil
+	if c.guard.isStranger(tlsInfo) {
+		conn = newStrangerConn(conn)
+	}
+	return conn, &connInfo{TLSInfo: tlsInfo}, nil
 }
 
 // Clone implements [credentials.TransportCredentials].
 func (c serverCreds) Clone() credentials.TransportCredentials {
-	return serverCreds{c.TransportCredentials.Clone(), c.log}
+	return serverCreds{c.TransportCredentials.Clone(), c.guard, c.log}
 }
 
 // parseAuthorities parses the X.509 authorities of a bundle.
