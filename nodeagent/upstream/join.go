@@ -31,7 +31,7 @@ func (c *Client) join(ctx context.Context) error {
 			return err
 		}
 		next := wait.next()
-		c.log.Warn("cannot join yet", "issuer", c.cfg.ServerAddress, "reason", err, "retry_in", next.String())
+		c.log.Warn("cannot join yet", "issuer", c.cfg.ServerAddress, "reason", reason(err), "retry_in", next.String())
 		if err := pause(ctx, next); err != nil {
 			return err
 		}

@@ -53,7 +53,7 @@ func (c *Client) Watch(ctx context.Context, apply func(State)) error {
 			return ctx.Err()
 		case err != nil:
 			next = wait.next()
-			c.log.Warn("cannot sync with the issuer", "issuer", c.cfg.ServerAddress, "reason", err, "retry_in", next.String())
+			c.log.Warn("cannot sync with the issuer", "issuer", c.cfg.ServerAddress, "reason", reason(err), "retry_in", next.String())
 		default:
 			if wait.last != 0 {
 				c.log.Info("in sync with the issuer again", "issuer", c.cfg.ServerAddress)

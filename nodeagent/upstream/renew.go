@@ -50,7 +50,7 @@ func (c *Client) keep(ctx context.Context) (*RefusedError, error) {
 		if err != nil {
 			pause := c.beforeExpiry(wait.next())
 			notBefore = time.Now().Round(0).Add(jitter(pause))
-			c.log.Warn("cannot renew the agent's SVID yet", "reason", err, "retry_in", pause.String())
+			c.log.Warn("cannot renew the agent's SVID yet", "reason", reason(err), "retry_in", pause.String())
 			continue
 		}
 		wait.reset()
