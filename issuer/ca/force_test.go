@@ -284,3 +284,39 @@ func TestJournalIsBounded(t *testing.T) {
 		t.Errorf("the plan ends with %+v", plan.Events[len(plan.Events)-1])
 	}
 }
+
+// TestNothingIsPlannedForARevokedAuthority: it has left the bundle, so the plan does not say that it will.
+func TestNothingIsPlannedForARevokedAuthority(t *testing.T) {
+	a := newSite(t).start()
+	for kind, h := range hands(t, a) {
+		must := func(state ca.AuthorityState, err error) string {
+			t.Helper()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return state.ID
+		}
+		states, err := h.state()
+		if err != nil {
+			t.Fatal(err)
+		}
+		old := states.Active.ID
+		must(h.activate(must(h.prepare())))
+		planned := func() (n int) {
+			for _, e := range a.Plan().Events {
+				if e.AuthorityID == old {
+					n++
+				}
+			}
+			return n
+		}
+		must(h.taint(old))
+		if n := planned(); n != 2 {
+			t.Errorf("%s: %d events of the tainted authority, want its end and its pruning", kind, n)
+		}
+		must(h.revoke(old))
+		if n := planned(); n != 0 {
+			t.Errorf("%s: %d events of the revoked authority", kind, n)
+		}
+	}
+}

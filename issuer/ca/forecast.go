@@ -105,6 +105,9 @@ func (a *Authority) forecast(now time.Time, k kind, records []*record) (events [
 		add(todo.at, "activate", prepared.id, a.whenActive(prepared))
 	}
 	for _, r := range records {
+		if r.distrusted && !r.tainted && r.status == storepb.X509Authority_OLD {
+			continue // revoked: it is out of the bundle, and nothing more happens to it
+		}
 		if now.Before(r.notAfter) {
 			add(r.notAfter, "expire", r.id, "what it signed has expired by then")
 		}
