@@ -162,17 +162,37 @@ func (a *Authority) PublishJWTKey(ctx context.Context, key *types.JWTKey) ([]*ty
 // publishTimeout is SPIRE's.
 const publishTimeout = 5 * time.Second
 
+// Bounds on what issuers below this one may publish. All agents fetch the bundle
+// in one message of 4 MiB at most, and our own next authority needs room in it.
+const (
+	maxKeyID   = 255  // bytes
+	maxJWTKeys = 1000 // with those of this issuer
+)
+
 // checkJWT refuses what must not be published.
 func checkJWT(s *store.CAState, key *types.JWTKey) error {
 	id := key.GetKeyId()
-	if id == "" {
+	switch {
+	case id == "":
 		return refuse(ErrAuthorityID, "missing key ID")
+	case len(id) > maxKeyID:
+		return refuse(ErrAuthorityID, "key ID has %d bytes, at most %d", len(id), maxKeyID)
+	}
+	public, err := x509.ParsePKIXPublicKey(key.GetPublicKey())
+	if err == nil {
+		err = checkPublicKey(public)
+	}
+	if err != nil {
+		return refuse(ErrAuthorityID, "key %q: %v", id, err)
 	}
 	if isRevoked(s.Revoked, kindJWT, id) {
 		return refuse(ErrAuthorityID, "JWT authority %q was revoked here: prepare another one", id)
 	}
 	if known := findJWT(s.Bundle, id); known != nil && !slices.Equal(known.GetPublicKey(), key.GetPublicKey()) {
 		return refuse(ErrAuthorityID, "key ID %q is that of another key", id)
+	}
+	if n := len(s.Bundle.GetJwtAuthorities()); n >= maxJWTKeys && findJWT(s.Bundle, id) == nil {
+		return refuse(ErrAuthorityID, "the bundle has %d JWT authorities already: taint and revoke those that nobody uses", n)
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/bundlev1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
+	"github.com/lanyard-mtls/lanyard/issuer/ca"
 	"github.com/lanyard-mtls/lanyard/issuer/store"
 )
 
@@ -102,7 +103,7 @@ func (s *BundleService) PublishJWTAuthority(ctx context.Context, req *bundlev1.P
 	}
 	all, err := publish(ctx, keys[0])
 	switch {
-	case errors.Is(err, errKeyIDTaken), errors.Is(err, errRevoked):
+	case errors.Is(err, errKeyIDTaken), errors.Is(err, errRevoked), errors.Is(err, ca.ErrAuthorityID):
 		return nil, statusError(codes.InvalidArgument, "invalid JWT authority", err)
 	case err != nil:
 		return nil, statusError(codes.Internal, "failed to publish JWT key", err)
