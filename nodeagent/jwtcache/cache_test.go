@@ -73,18 +73,36 @@ func (s *issuer) signed() int {
 
 var away = status.Error(codes.Unavailable, "connection refused")
 
+// buffer collects a log.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
 type world struct {
 	*jwtcache.Cache
 	t      *testing.T
 	issuer *issuer
-	log    *bytes.Buffer
+	log    *buffer
 }
 
 // inWorld runs test with a cache in a bubble of its own clock; tokens live 5 minutes.
 func inWorld(t *testing.T, maxSize int, test func(t *testing.T, w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{t: t, issuer: &issuer{a: jwttest.New(t, "example.org", "k"), life: 5 * time.Minute}, log: new(bytes.Buffer)}
+		w := &world{t: t, issuer: &issuer{a: jwttest.New(t, "example.org", "k"), life: 5 * time.Minute}, log: new(buffer)}
 		log := slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 		w.Cache = jwtcache.New(jwtcache.Config{Signer: w.issuer, MaxSize: maxSize, Log: log})
 		ctx, cancel := context.WithCancel(t.Context())

@@ -109,6 +109,14 @@ func (c *Cache) lookup(ctx context.Context, k key, e registration.Entry, audienc
 func (c *Cache) fly(ctx context.Context, f *flight, k key, e registration.Entry, audience []string) {
 	defer f.cancel()
 	token, err := c.sign(ctx, e, audience)
+	if expires := c.land(f, k, token, err); !expires.IsZero() {
+		c.log.Warn("JWT-SVID not renewed: the one there is serves until it expires", "spiffe_id", e.SPIFFEID, "expires", expires, "reason", err)
+	}
+}
+
+// land ends f with its outcome. It returns when the token expires that goes on to
+// serve instead of a new one.
+func (c *Cache) land(f *flight, k key, token jwtsvid.Token, err error) (expires time.Time) {
 	now := time.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -121,10 +129,11 @@ func (c *Cache) fly(ctx context.Context, f *flight, k key, e registration.Entry,
 	case kept != nil:
 		it := kept.Value.(*item)
 		it.nextTry = now.Round(0).Add(quiet)
-		c.log.Warn("JWT-SVID not renewed: the one there is serves until it expires", "spiffe_id", e.SPIFFEID, "expires", it.token.ExpiresAt, "reason", err)
+		expires = it.token.ExpiresAt
 	}
 	delete(c.flights, k)
 	close(f.done)
+	return expires
 }
 
 // sign tries the issuer until it answers or ctx ends.
