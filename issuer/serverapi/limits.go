@@ -22,7 +22,9 @@ type limiter[K comparable] struct {
 	perToken time.Duration // 1/rate
 	burst    int
 	maxKeys  int
-	start    time.Time
+	// open lets keys that find no room pass, and not wait for one another.
+	open  bool
+	start time.Time
 
 	mu sync.Mutex // guards what follows
 	// full is when a key's bucket is full again, as time since start. A bucket
@@ -86,6 +88,9 @@ func (l *limiter[K]) take(key K, n int, longest time.Duration) time.Duration {
 		delete(l.old, key)
 	}
 	crowded := !known && len(l.young) >= l.maxKeys
+	if crowded && l.open {
+		return 0
+	}
 	if crowded {
 		full = l.crowd
 	}

@@ -46,6 +46,10 @@ func newLimits(on Limits) *limits {
 	}
 	if on.Attestation {
 		l.attest = newLimiter[string](attestRate, attestBurst, maxIdentities)
+		// A stranger makes up as many as there is room for in half a minute, from
+		// four networks: nodes must not share one bucket with them then. Their
+		// networks' limits hold on.
+		l.attest.open = true
 		l.networkAttest = newLimiter[netip.Prefix](networkAttestRate, networkAttestBurst, maxNetworks)
 	}
 	if on.Signing {

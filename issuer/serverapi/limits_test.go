@@ -2,7 +2,9 @@ package serverapi
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"runtime"
 	"slices"
@@ -13,6 +15,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	"github.com/lanyard-mtls/lanyard/internal/registration"
@@ -123,6 +126,40 @@ func TestLimiterMemoryIsBounded(t *testing.T) {
 		}
 		if n := len(l.young) + len(l.old); n > 1 {
 			t.Errorf("%d keys are left", n)
+		}
+	})
+}
+
+// Who makes up keys must not keep those out who join meanwhile.
+func TestMadeUpKeysHoldNobodyUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLimits(Limits{Attestation: true})
+		from := func(n int) context.Context {
+			return peer.NewContext(t.Context(), &peer.Peer{Addr: &net.TCPAddr{IP: net.IPv4(10, byte(n), 0, 1)}})
+		}
+		must(t, l.join(from(200), "busy"))
+		for i := range maxIdentities {
+			ctx := from(i % 64)
+			must(t, l.join(ctx, ""))
+			must(t, l.join(ctx, fmt.Sprint("made up ", i)))
+		}
+		if d := took(t, func() error {
+			var errs []error
+			for i := range 100 {
+				errs = append(errs, l.join(from(100), ""), l.join(from(100), fmt.Sprint("node ", i)))
+			}
+			return errors.Join(errs...)
+		}); d > 0 {
+			t.Errorf("100 nodes waited %s", d)
+		}
+		if d := took(t, func() error {
+			var errs []error
+			for range 10 {
+				errs = append(errs, l.join(from(200), "busy"))
+			}
+			return errors.Join(errs...)
+		}); d == 0 {
+			t.Error("a key that was there before is not limited any more")
 		}
 	})
 }
