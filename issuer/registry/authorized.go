@@ -18,15 +18,15 @@ import (
 func (r *Registry) AuthorizedEntries(agentID spiffeid.ID) []registration.Entry {
 	now := r.store.Now()
 	found := r.reachable(agentID, now)
-	slices.SortFunc(found, func(a, b *registration.Entry) int { return strings.Compare(a.ID, b.ID) })
+	slices.SortFunc(found, compareNodes)
 	entries := make([]registration.Entry, len(found))
-	for i, e := range found {
-		entries[i] = *e
+	for i, n := range found {
+		entries[i] = n.entry()
 	}
 	return entries
 }
 
-func (r *Registry) reachable(agentID spiffeid.ID, now time.Time) (found []*registration.Entry) {
+func (r *Registry) reachable(agentID spiffeid.ID, now time.Time) (found []*node) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	// An entry has one parent; so it is found once if no parent is seen twice.
@@ -42,13 +42,13 @@ func (r *Registry) reachable(agentID spiffeid.ID, now time.Time) (found []*regis
 		children := r.idx.byParent[parent]
 		found = slices.Grow(found, len(children))
 		for _, n := range children {
-			if n.entry.Expired(now) {
+			if n.expired(now) {
 				continue
 			}
-			found = append(found, n.entry)
+			found = append(found, n)
 			// Most entries are nobody's parent.
-			if len(r.idx.byParent[n.entry.SPIFFEID]) > 0 {
-				todo = append(todo, n.entry.SPIFFEID)
+			if len(r.idx.byParent[n.spiffeID]) > 0 {
+				todo = append(todo, n.spiffeID)
 			}
 		}
 	}
@@ -67,8 +67,8 @@ func (x *index) starts(agentID spiffeid.ID, now time.Time) []spiffeid.ID {
 	selectors := x.agents[agentID].selectors
 	for s := range selectors {
 		for _, n := range x.aliases[s] {
-			if !n.entry.Expired(now) && selectors.HasAll(n.entry.Selectors) {
-				ids = append(ids, n.entry.SPIFFEID)
+			if !n.expired(now) && selectors.HasAll(n.selectors) {
+				ids = append(ids, n.spiffeID)
 			}
 		}
 	}
@@ -103,25 +103,25 @@ func (r *Registry) authorizedEntry(agentID spiffeid.ID, entryID string) (registr
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	n, ok := r.idx.entries[entryID]
-	if !ok || n.entry.Expired(now) {
+	if !ok || n.expired(now) {
 		return registration.Entry{}, false
 	}
 	starts := r.idx.starts(agentID, now)
 	seen := make(map[spiffeid.ID]struct{})
-	todo := []spiffeid.ID{n.entry.ParentID}
+	todo := []spiffeid.ID{n.parentID}
 	for len(todo) > 0 {
 		parent := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
 		if slices.Contains(starts, parent) {
-			return *n.entry, true
+			return n.entry(), true
 		}
 		if _, ok := seen[parent]; ok {
 			continue
 		}
 		seen[parent] = struct{}{}
 		for _, above := range r.idx.bySPIFFEID[parent] {
-			if !above.entry.Expired(now) && !r.idx.isNodeAlias(above.entry) {
-				todo = append(todo, above.entry.ParentID)
+			if !above.expired(now) && !r.idx.isNodeAlias(above) {
+				todo = append(todo, above.parentID)
 			}
 		}
 	}
@@ -138,7 +138,7 @@ func (r *Registry) TemplateOver(id spiffeid.ID) (registration.Entry, bool) {
 	defer r.mu.RUnlock()
 	for path := id.Path(); path != ""; path = path[:strings.LastIndexByte(path, '/')] {
 		if nodes := r.idx.templates[path]; len(nodes) > 0 {
-			return *nodes[0].entry, true
+			return nodes[0].entry(), true
 		}
 	}
 	return registration.Entry{}, false
@@ -152,8 +152,8 @@ func (r *Registry) EntriesBySPIFFEID(id spiffeid.ID) []registration.Entry {
 	defer r.mu.RUnlock()
 	var entries []registration.Entry
 	for _, n := range r.idx.bySPIFFEID[id] {
-		if !n.entry.Expired(now) {
-			entries = append(entries, *n.entry)
+		if !n.expired(now) {
+			entries = append(entries, n.entry())
 		}
 	}
 	slices.SortFunc(entries, func(a, b registration.Entry) int { return strings.Compare(a.ID, b.ID) })

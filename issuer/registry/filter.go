@@ -44,17 +44,17 @@ type Filter struct {
 }
 
 // predicate prepares the filter for many entries.
-func (f Filter) predicate() func(*registration.Entry) bool {
+func (f Filter) predicate() func(*node) bool {
 	selectors := newMatcher(f.SelectorsMatch, f.Selectors)
 	federated := newMatcher(f.FederatesWithMatch, f.FederatesWith)
-	return func(e *registration.Entry) bool {
-		return (f.SPIFFEID.IsZero() || e.SPIFFEID == f.SPIFFEID) &&
-			(f.Template.IsZero() || e.Template == f.Template) &&
-			(f.ParentID.IsZero() || e.ParentID == f.ParentID) &&
-			(f.Hint == "" || e.Hint == f.Hint) &&
-			(f.Downstream == nil || e.Downstream == *f.Downstream) &&
-			selectors.match(e.Selectors) &&
-			federated.match(e.FederatesWith)
+	return func(n *node) bool {
+		return (f.SPIFFEID.IsZero() || n.spiffeID == f.SPIFFEID) &&
+			(f.Template.IsZero() || n.template() == f.Template) &&
+			(f.ParentID.IsZero() || n.parentID == f.ParentID) &&
+			(f.Hint == "" || n.more().hint == f.Hint) &&
+			(f.Downstream == nil || n.more().downstream == *f.Downstream) &&
+			selectors.match(n.selectors) &&
+			federated.match(n.more().federatesWith)
 	}
 }
 
@@ -107,8 +107,8 @@ func (r *Registry) Entries(f Filter, after string) iter.Seq[registration.Entry] 
 		if found {
 			from++
 		}
-		for _, e := range candidates[from:] {
-			if matches(e) && !yield(*e) {
+		for _, n := range candidates[from:] {
+			if matches(n) && !yield(n.entry()) {
 				return
 			}
 		}
@@ -118,18 +118,18 @@ func (r *Registry) Entries(f Filter, after string) iter.Seq[registration.Entry] 
 // Count returns how many entries f selects.
 func (r *Registry) Count(f Filter) int {
 	matches := f.predicate()
-	n := 0
-	for _, e := range r.candidates(f) {
-		if matches(e) {
-			n++
+	count := 0
+	for _, n := range r.candidates(f) {
+		if matches(n) {
+			count++
 		}
 	}
-	return n
+	return count
 }
 
 // candidates returns, by ID, entries that include all those that f selects. The
 // list is never modified.
-func (r *Registry) candidates(f Filter) []*registration.Entry {
+func (r *Registry) candidates(f Filter) []*node {
 	switch {
 	case !f.SPIFFEID.IsZero():
 		return r.filed(func(x *index) []*node { return x.bySPIFFEID[f.SPIFFEID] })
@@ -142,22 +142,18 @@ func (r *Registry) candidates(f Filter) []*registration.Entry {
 	}
 }
 
-func (r *Registry) filed(list func(*index) []*node) []*registration.Entry {
+func (r *Registry) filed(list func(*index) []*node) []*node {
 	r.mu.RLock()
-	nodes := list(r.idx)
-	entries := make([]*registration.Entry, len(nodes))
-	for i, n := range nodes {
-		entries[i] = n.entry
-	}
+	nodes := slices.Clone(list(r.idx))
 	r.mu.RUnlock()
-	slices.SortFunc(entries, func(a, b *registration.Entry) int { return strings.Compare(a.ID, b.ID) })
-	return entries
+	slices.SortFunc(nodes, compareNodes)
+	return nodes
 }
 
 // sortedEntries returns every entry by ID. The list is kept, and what changed
 // since is merged into a new one, so that paging through very many entries
 // while others write does not sort them for each page.
-func (r *Registry) sortedEntries() []*registration.Entry {
+func (r *Registry) sortedEntries() []*node {
 	r.viewMu.Lock()
 	defer r.viewMu.Unlock()
 	r.mu.RLock()
@@ -168,12 +164,9 @@ func (r *Registry) sortedEntries() []*registration.Entry {
 	}
 	r.mu.Lock()
 	idx = r.idx
-	changed := make(map[string]*registration.Entry, len(idx.dirty))
+	changed := make(map[string]*node, len(idx.dirty))
 	for id := range idx.dirty {
-		changed[id] = nil
-		if n, ok := idx.entries[id]; ok {
-			changed[id] = n.entry
-		}
+		changed[id] = idx.entries[id]
 	}
 	idx.dirty = make(map[string]struct{})
 	r.mu.Unlock()
@@ -182,8 +175,8 @@ func (r *Registry) sortedEntries() []*registration.Entry {
 }
 
 // merge returns a new list: old with what changed, where nil is gone.
-func merge(old []*registration.Entry, changed map[string]*registration.Entry) []*registration.Entry {
-	merged := make([]*registration.Entry, 0, len(old)+len(changed))
+func merge(old []*node, changed map[string]*node) []*node {
+	merged := make([]*node, 0, len(old)+len(changed))
 	for _, id := range slices.Sorted(maps.Keys(changed)) {
 		i, found := slices.BinarySearchFunc(old, id, compareID)
 		merged = append(merged, old[:i]...)
@@ -191,11 +184,13 @@ func merge(old []*registration.Entry, changed map[string]*registration.Entry) []
 		if found {
 			old = old[1:]
 		}
-		if e := changed[id]; e != nil {
-			merged = append(merged, e)
+		if n := changed[id]; n != nil {
+			merged = append(merged, n)
 		}
 	}
 	return append(merged, old...)
 }
 
-func compareID(e *registration.Entry, id string) int { return strings.Compare(e.ID, id) }
+func compareID(n *node, id string) int { return strings.Compare(n.id, id) }
+
+func compareNodes(a, b *node) int { return strings.Compare(a.id, b.id) }

@@ -23,7 +23,7 @@ type index struct {
 	// templates holds the entries with ID templates, by prefix.
 	templates map[string][]*node
 	// expiring holds the entries that have an expiry.
-	expiring map[string]*registration.Entry
+	expiring map[string]*node
 
 	agents      map[spiffeid.ID]agent
 	bundle      *types.Bundle
@@ -34,26 +34,9 @@ type index struct {
 
 	// sorted is every entry by ID as of the time that dirty was last empty;
 	// dirty is the IDs that came, changed or went since.
-	sorted []*registration.Entry
+	sorted []*node
 	dirty  map[string]struct{}
 }
-
-// node is an entry's place in the index.
-type node struct {
-	entry *registration.Entry
-	// at is its position in the list of each of the three maps of lists.
-	at [3]int32
-	// pivot is the place, among the entry's selectors, of the one that a node
-	// alias is filed under.
-	pivot int32
-}
-
-// The lists that a node is in.
-const (
-	inParent   = iota
-	inSPIFFEID // or, with a template, among these
-	inAliases
-)
 
 type agent struct {
 	record    *storepb.Agent
@@ -69,7 +52,7 @@ func newIndex(td spiffeid.TrustDomain) *index {
 		bySPIFFEID:    make(map[spiffeid.ID][]*node),
 		aliases:       make(map[registration.Selector][]*node),
 		templates:     make(map[string][]*node),
-		expiring:      make(map[string]*registration.Entry),
+		expiring:      make(map[string]*node),
 		agents:        make(map[spiffeid.ID]agent),
 		authorities:   make(map[string]*storepb.X509Authority),
 		federated:     make(map[string]*types.Bundle),
@@ -81,7 +64,7 @@ func newIndex(td spiffeid.TrustDomain) *index {
 func (x *index) load(snap store.Snapshot) {
 	share := newSharer()
 	for _, e := range snap.Entries {
-		x.putEntry(share.entry(e)) // a copy: the snapshot must not live as long as one of its entries
+		x.putEntry(share.node(e)) // a copy: the snapshot must not live as long as one of its entries
 	}
 	for _, a := range snap.Agents {
 		x.putAgent(a)
@@ -103,7 +86,7 @@ func (x *index) apply(e store.Event, share sharer) {
 	case store.KindEntry:
 		x.deleteEntry(e.ID)
 		if !e.Deleted {
-			x.putEntry(share.entry(e.Entry))
+			x.putEntry(share.node(e.Entry))
 		}
 	case store.KindAgent:
 		if e.Deleted {
@@ -132,22 +115,21 @@ func applyTo[M any](records map[string]M, e store.Event, m M) {
 	}
 }
 
-func (x *index) putEntry(e *registration.Entry) {
-	n := &node{entry: e}
-	x.entries[e.ID] = n
-	x.dirty[e.ID] = struct{}{}
-	file(x.byParent, e.ParentID, n, inParent)
-	if e.Template.IsZero() {
-		file(x.bySPIFFEID, e.SPIFFEID, n, inSPIFFEID)
+func (x *index) putEntry(n *node) {
+	x.entries[n.id] = n
+	x.dirty[n.id] = struct{}{}
+	file(x.byParent, n.parentID, n, inParent)
+	if t := n.template(); t.IsZero() {
+		file(x.bySPIFFEID, n.spiffeID, n, inSPIFFEID)
 	} else {
-		file(x.templates, e.Template.Prefix(), n, inSPIFFEID)
+		file(x.templates, t.Prefix(), n, inSPIFFEID)
 	}
-	if x.isNodeAlias(e) {
-		n.pivot = x.pivot(e)
-		file(x.aliases, e.Selectors[n.pivot], n, inAliases)
+	if x.isNodeAlias(n) {
+		n.pivot = x.pivot(n)
+		file(x.aliases, n.selectors[n.pivot], n, inAliases)
 	}
-	if !e.ExpiresAt.IsZero() {
-		x.expiring[e.ID] = e
+	if n.expires() {
+		x.expiring[n.id] = n
 	}
 }
 
@@ -158,31 +140,31 @@ func (x *index) deleteEntry(id string) {
 	}
 	delete(x.entries, id)
 	x.dirty[id] = struct{}{}
-	unfile(x.byParent, n.entry.ParentID, n, inParent)
-	if n.entry.Template.IsZero() {
-		unfile(x.bySPIFFEID, n.entry.SPIFFEID, n, inSPIFFEID)
+	unfile(x.byParent, n.parentID, n, inParent)
+	if t := n.template(); t.IsZero() {
+		unfile(x.bySPIFFEID, n.spiffeID, n, inSPIFFEID)
 	} else {
-		unfile(x.templates, n.entry.Template.Prefix(), n, inSPIFFEID)
+		unfile(x.templates, t.Prefix(), n, inSPIFFEID)
 	}
-	if x.isNodeAlias(n.entry) {
-		unfile(x.aliases, n.entry.Selectors[n.pivot], n, inAliases)
+	if x.isNodeAlias(n) {
+		unfile(x.aliases, n.selectors[n.pivot], n, inAliases)
 	}
 	delete(x.expiring, id)
 }
 
-// isNodeAlias reports whether e gives an ID to every agent with its selectors.
+// isNodeAlias reports whether n gives an ID to every agent with its selectors.
 // One without selectors would be everybody's; one with a template has no ID
 // that entries could hang from.
-func (x *index) isNodeAlias(e *registration.Entry) bool {
-	return e.ParentID == x.issuerID && len(e.Selectors) > 0 && e.Template.IsZero()
+func (x *index) isNodeAlias(n *node) bool {
+	return n.parentID == x.issuerID && len(n.selectors) > 0 && n.template().IsZero()
 }
 
 // pivot chooses the selector that fewest aliases are filed under: agents of one
 // cluster share some, and would look through all of them.
-func (x *index) pivot(e *registration.Entry) int32 {
+func (x *index) pivot(n *node) int32 {
 	rarest := 0
-	for i, s := range e.Selectors {
-		if len(x.aliases[s]) < len(x.aliases[e.Selectors[rarest]]) {
+	for i, s := range n.selectors {
+		if len(x.aliases[s]) < len(x.aliases[n.selectors[rarest]]) {
 			rarest = i
 		}
 	}

@@ -84,8 +84,8 @@ func (r *Registry) PruneAgents(ctx context.Context, expiredFor time.Duration, ba
 func (r *Registry) expired(now time.Time) (ids []string) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	for id, e := range r.idx.expiring {
-		if e.Expired(now) {
+	for id, n := range r.idx.expiring {
+		if n.expired(now) {
 			ids = append(ids, id)
 		}
 	}

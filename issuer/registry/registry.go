@@ -114,7 +114,7 @@ func (r *Registry) follow(ctx context.Context) error {
 		snap, err := r.store.Load(ctx, func() func(registration.Entry) {
 			idx = newIndex(r.store.TrustDomain())
 			share := newSharer()
-			return func(e registration.Entry) { idx.putEntry(share.entry(e)) }
+			return func(e registration.Entry) { idx.putEntry(share.node(e)) }
 		})
 		if err != nil {
 			return err
@@ -218,5 +218,5 @@ func (r *Registry) Entry(id string) (registration.Entry, bool) {
 	if !ok {
 		return registration.Entry{}, false
 	}
-	return *n.entry, true
+	return n.entry(), true
 }

@@ -31,13 +31,13 @@ func share[K comparable](known map[K]K, one K) K {
 	return one
 }
 
-// entry returns a copy of e, as small as it can be.
-func (s sharer) entry(e registration.Entry) *registration.Entry {
+// node returns e as the index keeps it, as small as it can be.
+func (s sharer) node(e registration.Entry) *node {
 	selectors := make([]registration.Selector, len(e.Selectors))
 	for i, sel := range e.Selectors {
 		selectors[i] = registration.Selector{Type: share(s.texts, sel.Type), Value: share(s.texts, sel.Value)}
 	}
 	e.Selectors = selectors
 	e.ParentID = share(s.ids, e.ParentID)
-	return &e
+	return newNode(e)
 }
