@@ -111,7 +111,7 @@ func TestReadNamesEveryFault(t *testing.T) {
 		hcl(ids + "selectors = [\"a:b\"]\nexpires_at = \"tomorrow\""):       `f:5: entry "a": expires_at: "tomorrow": want a time, "2030-01-31T00:00:00Z", or Unix seconds`,
 		hcl("spiffe_id = \"/a\"\nparent_id = \"n\"\nselectors = [\"a:b\"]"): "f:2: entry \"a\": spiffe_id: \"/a\" is a path alone: write spiffe://TRUST-DOMAIN/a, or trust_domain in the defaults block\nf:3: entry \"a\": parent_id: \"n\": scheme is missing or invalid",
 		hcl(ids+"selectors = [\"a:b\"]") + hcl(ids+"selectors = [\"a:b\"]"): "f:6: entry \"a\" stands in line 1 already\nf:6: entry \"a\": an entry with the same spiffe_id, parent_id and selectors stands in line 1 already",
-		hcl(ids + "selectors = [\"a:b\"]\ndns_names = [\"a b\"]"):           `f:1: entry "a": invalid DNS name "a b": label "a b": only letters, digits and '-'`,
+		hcl(ids + "selectors = [\"a:b\"]\ndns_names = [\"a b\"]"):           `f:1: entry "a": invalid DNS name "a b": label "a b": only letters, digits, '-' and '_'`,
 		"defaults {\nparent = \"/a\"\n}\ndefaults {}":                       "f:2: defaults: unknown key \"parent\"; did you mean \"parent_id\"?\nf:4: defaults stand in line 1 already",
 		`{"entries": [{"spifeID": "x"}]}`:                                   "f:1: entry 1: unknown key \"spifeID\"; did you mean \"spiffe_id\"?\nf:1: entry 1: spiffe_id \"\": cannot be empty; parent_id \"\": cannot be empty",
 		"{\"entries\": [\n{]}":                                              `f:2: invalid character ']' looking for beginning of object key string`,
