@@ -1,5 +1,5 @@
-// Command testall runs every test of the module: the packages with the race detector, then the integration tests,
-// then each fuzz target for a while. It prints what go test prints for a package, the whole output of what failed, and
+// Command testall runs every test of the module: the packages with the race detector, then the command lines and the
+// integration tests, then each fuzz target for a while. It prints what go test prints for a package, the whole output of what failed, and
 // at the end each skipped test with its reason. It installs nothing and builds no product binary. Arguments are
 // package patterns, ./... if there are none.
 package main
@@ -36,28 +36,34 @@ func run(ctx context.Context, count int, timeout, fuzztime time.Duration) bool {
 	begun := time.Now()
 	sum := newSummary()
 	sum.readSkips(os.Getenv("LANYARD_SKIPS"))
-	units, integration, err := packages(ctx, flag.Args())
+	units, commands, integration, err := packages(ctx, flag.Args())
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return false
 	}
-	base := []string{"test", "-json", "-vet=off", "-timeout", timeout.String()} // make lint vets it all
-	base = append(base, race(sum)...)
+	plain := []string{"test", "-json", "-vet=off", "-timeout", timeout.String()} // make lint vets it all
+	base := slices.Concat(plain, race(sum))
 	if len(units) > 0 {
 		sum.test(ctx, slices.Concat(base, []string{fmt.Sprintf("-count=%d", count)}, units))
+	}
+	// Their tests start the program hundreds of times, and with the detector in it that alone takes minutes; what they
+	// start is raced where its code is.
+	if len(commands) > 0 {
+		sum.test(ctx, slices.Concat(plain, []string{fmt.Sprintf("-count=%d", count)}, commands))
 	}
 	if len(integration) > 0 { // alone, as they measure time; they mostly wait
 		sum.test(ctx, slices.Concat(base, []string{"-count=1", "-p=1", "-parallel=4"}, integration))
 	}
 	if fuzztime > 0 && ctx.Err() == nil {
-		fuzzAll(ctx, sum, units, fuzztime)
+		fuzzAll(ctx, sum, slices.Concat(units, commands), fuzztime)
 	}
 	sum.print(time.Since(begun))
 	return sum.ok() && ctx.Err() == nil
 }
 
-// packages lists the module's packages: those whose tests start processes apart from the others.
-func packages(ctx context.Context, patterns []string) (units, integration []string, err error) {
+// packages lists the module's packages: those whose tests start processes apart from the others, and the command lines from
+// these.
+func packages(ctx context.Context, patterns []string) (units, commands, integration []string, err error) {
 	if len(patterns) == 0 {
 		patterns = []string{"./..."}
 	}
@@ -65,17 +71,20 @@ func packages(ctx context.Context, patterns []string) (units, integration []stri
 	list.Stderr = os.Stderr
 	out, err := list.Output()
 	if err != nil {
-		return nil, nil, fmt.Errorf("%v: %w", list, err)
+		return nil, nil, nil, fmt.Errorf("%v: %w", list, err)
 	}
 	lines := bufio.NewScanner(bytes.NewReader(out))
 	for lines.Scan() {
-		if strings.Contains(lines.Text()+"/", "/integration/") {
+		switch pkg := lines.Text() + "/"; {
+		case strings.Contains(pkg, "/integration/"):
 			integration = append(integration, lines.Text())
-		} else {
+		case strings.HasSuffix(pkg, "/cmd/lanyard/"):
+			commands = append(commands, lines.Text())
+		default:
 			units = append(units, lines.Text())
 		}
 	}
-	return units, integration, lines.Err()
+	return units, commands, integration, lines.Err()
 }
 
 // race is the race detector's flag, where its C compiler is.
