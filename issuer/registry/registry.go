@@ -113,8 +113,7 @@ func (r *Registry) follow(ctx context.Context) error {
 		var idx *index
 		snap, err := r.store.Load(ctx, func() func(registration.Entry) {
 			idx = newIndex(r.store.TrustDomain())
-			share := newSharer()
-			return func(e registration.Entry) { idx.putEntry(share.node(e)) }
+			return func(e registration.Entry) { idx.putEntry(newNode(e)) }
 		})
 		if err != nil {
 			return err

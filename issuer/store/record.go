@@ -35,11 +35,12 @@ func encodeBounded(what string, m proto.Message) (string, error) {
 // decodeEntry reads the record of entry id. A record under another's key is as
 // bad as one that cannot be read.
 func decodeEntry(id string, data []byte) (registration.Entry, error) {
-	p := &types.Entry{}
-	if err := proto.Unmarshal(data, p); err != nil {
-		return registration.Entry{}, fmt.Errorf("record of entry %s: %w", id, err)
-	}
-	e, err := registration.FromProto(p)
+	return decodeNext(new(registration.Decoder), id, data)
+}
+
+// decodeNext is decodeEntry for many entries in a row, which share memory.
+func decodeNext(d *registration.Decoder, id string, data []byte) (registration.Entry, error) {
+	e, err := d.Entry(data)
 	if err != nil {
 		return registration.Entry{}, fmt.Errorf("record of entry %s: %w", id, err)
 	}

@@ -82,8 +82,9 @@ func (s *Store) snapshot(ctx context.Context, visit func(registration.Entry)) (S
 	if bundleKV != nil {
 		snap.Bundle = ca.Bundle
 	}
+	var d registration.Decoder
 	err = s.scan(ctx, entryDir, snap.Revision, func(id string, kv *mvccpb.KeyValue) error {
-		e, err := decodeEntry(id, kv.Value)
+		e, err := decodeNext(&d, id, kv.Value)
 		if err == nil {
 			visit(e)
 		}

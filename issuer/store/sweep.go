@@ -141,8 +141,9 @@ func (s *Store) entriesWhere(ctx context.Context, match func(registration.Entry)
 		return nil, 0, err
 	}
 	seen = Revision(resp.Header.Revision)
+	var d registration.Decoder
 	err = s.scan(ctx, entryDir, seen, func(id string, kv *mvccpb.KeyValue) error {
-		e, err := decodeEntry(id, kv.Value)
+		e, err := decodeNext(&d, id, kv.Value)
 		if err == nil && match(e) {
 			found = append(found, e)
 		}
