@@ -105,6 +105,19 @@ func TestGuardCSRIsCheckedBeforeTheTokenIsSpent(t *testing.T) {
 	}
 }
 
+// To sign costs milliseconds with some keys: not for who guesses tokens.
+func TestGuardNothingIsSignedForAGuessedToken(t *testing.T) {
+	r := newUnloadedRig(t) // cannot sign
+	spent := r.token(enroll.TokenRequest{Method: "join_token"})
+	_, err := r.Attest(t.Context(), attempt(t, "guessed"))
+	wantErr(t, "a guessed token", err, enroll.ErrTokenSpent)
+	_, err = r.Attest(t.Context(), attempt(t, spent.Token))
+	wantErr(t, "a good token", err, ca.ErrNotReady)
+	must(t, r.ca.Load(t.Context()))
+	_, err = r.Attest(t.Context(), attempt(t, spent.Token))
+	must(t, err)
+}
+
 // SPIRE signs for keys that the agent need not have.
 func TestGuardProofOfPossessionOfTheCSRsKey(t *testing.T) {
 	r := newRig(t)

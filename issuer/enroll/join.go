@@ -29,10 +29,16 @@ func (e *Enroller) byToken(ctx context.Context, attempt Attempt, csr *x509.Certi
 	if known, ok := e.cfg.Registry.Agent(id); ok && Banned(known) {
 		return Admission{}, ErrBanned
 	}
+	join := store.Join{Token: token, KeyHash: keyHash(csr), Now: e.cfg.Now()}
+	// Whoever guesses tokens has nothing signed: with RSA that is milliseconds each.
+	if err := e.cfg.Store.CheckToken(ctx, join); err != nil {
+		return Admission{}, joinError(err)
+	}
 	return e.sign(ctx, id, csr, false, func(agent *storepb.Agent) (*storepb.Agent, store.Revision, error) {
 		agent.AttestationType = attempt.Method
 		agent.Selectors = registration.SelectorsProto(e.selectors(id, nil))
-		return e.cfg.Store.SpendToken(ctx, store.Join{Token: token, KeyHash: keyHash(csr), Agent: agent, Now: e.cfg.Now()})
+		join.Agent = agent
+		return e.cfg.Store.SpendToken(ctx, join)
 	})
 }
 

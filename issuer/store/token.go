@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	mvccpb "go.etcd.io/etcd/api/v3/mvccpb"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -94,16 +95,9 @@ func (s *Store) spend(ctx context.Context, j Join, id spiffeid.ID) (Revision, er
 		return 0, s.fault("spend join token", err)
 	}
 	tokenKV, agentKV := kvs[0], kvs[1]
-	rec, err := decodeToken(tokenKV, nodeattest.JoinToken)
+	rec, spent, err := s.spendable(ctx, tokenKV, j)
 	if err != nil {
 		return 0, err
-	}
-	spent := len(rec.SpentBy) > 0
-	if spent && !bytes.Equal(rec.SpentBy, j.KeyHash[:]) {
-		return 0, ErrTokenUnknown
-	}
-	if j.Now.Unix() >= rec.ExpiresAt {
-		return 0, s.expireToken(ctx, tokenKV)
 	}
 	t := txn{}
 	t.unchanged(tokenKey(j.Token), tokenKV.ModRevision)
@@ -124,4 +118,36 @@ func (s *Store) spend(ctx context.Context, j Join, id spiffeid.ID) (Revision, er
 		return 0, ErrConflict
 	}
 	return Revision(resp.Header.Revision), nil
+}
+
+// CheckToken returns the error that SpendToken would have for the token itself,
+// so that nothing is signed for who has none.
+func (s *Store) CheckToken(ctx context.Context, j Join) error {
+	ctx, end, err := s.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
+	kvs, err := s.read(ctx, tokenKey(j.Token))
+	if err != nil {
+		return s.fault("check join token", err)
+	}
+	_, _, err = s.spendable(ctx, kvs[0], j)
+	return err
+}
+
+// spendable reads the record of a token that the key may use, and whether it has
+// before.
+func (s *Store) spendable(ctx context.Context, kv *mvccpb.KeyValue, j Join) (rec *storepb.JoinToken, spent bool, err error) {
+	if rec, err = decodeToken(kv, nodeattest.JoinToken); err != nil {
+		return nil, false, err
+	}
+	spent = len(rec.SpentBy) > 0
+	if spent && !bytes.Equal(rec.SpentBy, j.KeyHash[:]) {
+		return nil, false, ErrTokenUnknown
+	}
+	if j.Now.Unix() >= rec.ExpiresAt {
+		return nil, false, s.expireToken(ctx, kv)
+	}
+	return rec, spent, nil
 }
