@@ -20,6 +20,7 @@ var (
 	fenced   = regexp.MustCompile("(?s)```(\\w+) ?([^\n]*)\n(.*?)```")
 	remark   = regexp.MustCompile(` +#.*`)
 	loopback = regexp.MustCompile(`127\.0\.0\.1:\d+`)
+	portKey  = regexp.MustCompile(`(_port *= *)(\d+)`)
 )
 
 // page is what of a document can be run.
@@ -72,11 +73,19 @@ func (p *page) console(content string) {
 	}
 }
 
-// play writes the files and types the commands, with free ports in place of those it names, but for those in ports. A command
+// play writes the files and types the commands, with free ports in place of those it names (127.0.0.1:PORT, and what is set to a
+// key like bind_port), but for those in ports. A command
 // is tried until it succeeds or, if the page shows its output, until it says that. It returns what the last one said.
 func (p page) play(s *harness.Stage, ports map[string]string) (out string) {
 	s.Helper()
 	here := func(text string) string {
+		text = portKey.ReplaceAllStringFunc(text, func(setting string) string {
+			key := portKey.FindStringSubmatch(setting)
+			if ports[key[2]] == "" {
+				ports[key[2]] = strings.TrimPrefix(s.Addr(), "127.0.0.1:")
+			}
+			return key[1] + ports[key[2]]
+		})
 		return loopback.ReplaceAllStringFunc(text, func(addr string) string {
 			if ports[addr] == "" {
 				ports[addr] = s.Addr()
@@ -132,6 +141,24 @@ func TestSidecarGuideCommandsWork(t *testing.T) {
 	t.Parallel()
 	s := harness.NewStage(t, bin)
 	readPage(t, "docs/guides/sidecar.md").play(s, map[string]string{"127.0.0.1:8000": s.WebServer(greeting)})
+}
+
+// TestJoinKeyGuideCommandsWork types what the guide to joining a fleet says.
+func TestJoinKeyGuideCommandsWork(t *testing.T) {
+	t.Parallel()
+	readPage(t, "docs/guides/join-key.md").play(harness.NewStage(t, bin), map[string]string{})
+}
+
+// TestEntriesGuideCommandsWork types what the guide to entries in files says.
+func TestEntriesGuideCommandsWork(t *testing.T) {
+	t.Parallel()
+	readPage(t, "docs/guides/entries.md").play(harness.NewStage(t, bin), map[string]string{})
+}
+
+// TestOIDCGuideCommandsWork types what the guide to JWT-SVIDs says.
+func TestOIDCGuideCommandsWork(t *testing.T) {
+	t.Parallel()
+	readPage(t, "docs/guides/oidc.md").play(harness.NewStage(t, bin), map[string]string{})
 }
 
 // TestSidecarSamplesOfDocumentsAreValid checks each configuration that they show.
