@@ -139,6 +139,10 @@ func (a *Authority) PublishJWTKey(ctx context.Context, key *types.JWTKey) ([]*ty
 	if _, err := a.cfg.Journal.UpdateCA(ctx, func(s *store.CAState) error { return checkJWT(s, key) }); err != nil {
 		return nil, err
 	}
+	// It would be pruned at once, and could come again without end.
+	if end := jwtEnd(key); !end.IsZero() && !a.cfg.Now().Before(end) {
+		return nil, refuse(ErrAuthorityID, "key %q expired at %s", key.GetKeyId(), end.UTC().Format(time.RFC3339))
+	}
 	upstream, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
 	// Whoever publishes a key doesn't taint it.

@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 
@@ -44,6 +45,8 @@ func TestGuardPublishedKeysAreBounded(t *testing.T) {
 		"long ID":   {KeyId: strings.Repeat("x", 256), PublicKey: public},
 		"short key": {KeyId: "short", PublicKey: encoded(t, short.Public())},
 		"no key":    {KeyId: "none", PublicKey: []byte{1}},
+		"expired":   {KeyId: "over", PublicKey: public, ExpiresAt: s.clock.Now().Unix()},
+		"no time":   {KeyId: "never", PublicKey: public, ExpiresAt: math.MaxInt64},
 	} {
 		if _, err := a.PublishJWTKey(t.Context(), bad); !errors.Is(err, ca.ErrAuthorityID) {
 			t.Errorf("%s: %v", name, err)

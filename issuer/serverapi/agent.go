@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"unicode"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc/codes"
@@ -90,6 +91,10 @@ func (s *AgentService) PostStatus(ctx context.Context, req *agentv1.PostStatusRe
 	version, id := req.GetAgentVersion(), CallerFrom(ctx).ID
 	if len(version) > maxAgentVersion {
 		return nil, statusError(codes.InvalidArgument, "agent version is too long (max 255 characters)", nil)
+	}
+	if strings.ContainsFunc(version, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		// It is shown to operators, whose terminals would obey it.
+		return nil, statusError(codes.InvalidArgument, "agent version has characters that cannot be printed", nil)
 	}
 	annotate(ctx, slog.String("version", version))
 	known, ok := s.deps.Registry.Agent(id)

@@ -234,6 +234,8 @@ func TestPostStatus(t *testing.T) {
 	agent := agentv1.NewAgentClient(r.as(svid))
 	_, err := agent.PostStatus(t.Context(), &agentv1.PostStatusRequest{AgentVersion: strings.Repeat("v", 256)})
 	wantStatus(t, err, codes.InvalidArgument, "agent version is too long (max 255 characters)")
+	_, err = agent.PostStatus(t.Context(), &agentv1.PostStatusRequest{AgentVersion: "1.2.3\nBanned: false\x1b[2J"})
+	wantStatus(t, err, codes.InvalidArgument, "agent version has characters that cannot be printed")
 	_, err = agent.PostStatus(t.Context(), &agentv1.PostStatusRequest{AgentVersion: "1.2.3"})
 	must(t, err)
 	if rec, _ := r.deps.Registry.Agent(svid.ID); rec.GetAgentVersion() != "1.2.3" {
