@@ -99,7 +99,7 @@ func (p page) play(s *harness.Stage, ports map[string]string) (out string) {
 	shell := func(ctx context.Context, line string) *exec.Cmd {
 		cmd := exec.CommandContext(ctx, "sh", "-c", line)
 		cmd.Dir = s.Dir
-		cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "SPIFFE_ENDPOINT_SOCKET=",
+		cmd.Env = append(os.Environ(), "PATH="+strings.Join([]string{bin, os.Getenv("PATH"), os.Getenv("LANYARD_PEERS")}, ":"), "SPIFFE_ENDPOINT_SOCKET=",
 			"LANYARD_STATE_DIR="+s.Path("state"), "LANYARD_RUN_DIR="+s.Path("run"))
 		return cmd
 	}
@@ -159,6 +159,14 @@ func TestEntriesGuideCommandsWork(t *testing.T) {
 func TestOIDCGuideCommandsWork(t *testing.T) {
 	t.Parallel()
 	readPage(t, "docs/guides/oidc.md").play(harness.NewStage(t, bin), map[string]string{})
+}
+
+// TestInteropFromSPIREGuideCommandsWork types what the guide from SPIRE says, with a real spire-server and spire-agent.
+func TestInteropFromSPIREGuideCommandsWork(t *testing.T) {
+	t.Parallel()
+	peer(t, "spire-server")
+	peer(t, "spire-agent")
+	readPage(t, "docs/guides/from-spire.md").play(harness.NewStage(t, bin), map[string]string{})
 }
 
 // TestSidecarSamplesOfDocumentsAreValid checks each configuration that they show.
