@@ -66,13 +66,15 @@ func (c *slogCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 func (c *slogCore) Sync() error { return nil }
 
 // noise is what a lone member says at every start, or about listeners and
-// passwords that it has not, and which nobody can heed; and what Open's error
-// says of damaged files, in other words.
+// passwords that it has not, and which nobody can heed; and what the store's
+// error says of damaged files and a full disk, in other words.
 var noise = regexp.MustCompile(`^Running http and grpc server on single port|` +
 	`^simple token is not cryptographically signed|` +
 	`^failed to update storage version|` +
 	`^failed to publish local member|^failed to update cluster version|` +
 	`^getting file size failed|^failed to map db file|^Opening bbolt db|` +
+	`^writeAt failed|^writing data failed|^Committing transaction failed|^growing db size failed|` +
+	`^\[GOOS: .*\] \w+ file failed|` +
 	`cannot campaign at term \d+ since there are still pending configuration changes`)
 
 func isNoise(msg string) bool { return noise.MatchString(msg) }

@@ -3,6 +3,7 @@ package store_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
 	"sync"
@@ -31,7 +32,9 @@ var fullDisks = map[string]fullDisk{
 // fullDiskChild opens a store, lets no file grow over a limit, and reads and
 // writes until the store says why it ended.
 func fullDiskChild(full fullDisk, dir string) int {
-	s, err := store.Open(background(), store.Config{Dir: dir, TrustDomain: td})
+	// What etcd logs as an error would say the same as the store's one error, in more lines.
+	log := slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{Level: slog.LevelError}))
+	s, err := store.Open(background(), store.Config{Dir: dir, TrustDomain: td, Log: log})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
