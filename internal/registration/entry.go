@@ -52,9 +52,14 @@ func (e Entry) Expired(now time.Time) bool {
 }
 
 // Key identifies what no two entries may share: SPIFFE ID or template, parent ID
-// and the exact set of selectors. It is 160 bits of a SHA-256, in 27 characters
-// that URLs allow.
+// and the exact set of selectors, in 27 characters that URLs allow.
 func (e Entry) Key() string {
+	sum := e.Sum()
+	return base64.RawURLEncoding.EncodeToString(sum[:])
+}
+
+// Sum is the same as Key: the first 160 bits of a SHA-256.
+func (e Entry) Sum() [20]byte {
 	var room [512]byte
 	buf := appendText(room[:0], e.Name())
 	buf = appendText(buf, e.ParentID.String())
@@ -63,7 +68,7 @@ func (e Entry) Key() string {
 		buf = appendText(buf, s.Value)
 	}
 	sum := sha256.Sum256(buf)
-	return base64.RawURLEncoding.EncodeToString(sum[:20])
+	return [20]byte(sum[:20])
 }
 
 // appendText puts the length in front, so that no two different lists are the

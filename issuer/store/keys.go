@@ -12,15 +12,17 @@ import (
 	"github.com/lanyard-mtls/lanyard/internal/registration"
 )
 
-// The layout of the keys, version 1. A change to any of it needs another
-// version and a way over.
+// The layout of the keys, version 2. A change to any of it needs another
+// version and a way over. Of the first two there are very many; what is before
+// their names is short because etcd has every key in memory, rounded up to a
+// size of Go's heap: 48 bytes and 32.
 const (
-	root = "lanyard/1/"
+	root = "lanyard/2/"
 
 	domainKey   = root + "trust-domain"
 	bundleKey   = root + "bundle"
-	entryDir    = root + "entry/"    // + entry ID: types.Entry
-	uniqueDir   = root + "unique/"   // + Entry.Key(): entry ID
+	entryDir    = root + "e/"        // + entry ID: types.Entry
+	uniqueDir   = root + "u/"        // + Entry.Sum(), its bytes: entry ID
 	aliasDir    = root + "alias/"    // + agent ID + "#" + entry ID: nothing
 	agentDir    = root + "agent/"    // + agent ID: storepb.Agent
 	templateDir = root + "template/" // + path of the template + "#" + entry ID: nothing
@@ -35,11 +37,15 @@ const (
 
 const joinTokenAgents = "/spire/agent/join_token/"
 
-func entryKey(id string) string             { return entryDir + id }
-func agentKey(id spiffeid.ID) string        { return agentDir + id.String() }
-func authorityKey(id string) string         { return authorityDir + id }
-func uniqueKey(e registration.Entry) string { return uniqueDir + e.Key() }
-func aliasesOf(agent spiffeid.ID) string    { return aliasDir + agent.String() + "#" }
+func entryKey(id string) string          { return entryDir + id }
+func agentKey(id spiffeid.ID) string     { return agentDir + id.String() }
+func authorityKey(id string) string      { return authorityDir + id }
+func aliasesOf(agent spiffeid.ID) string { return aliasDir + agent.String() + "#" }
+
+func uniqueKey(e registration.Entry) string {
+	sum := e.Sum()
+	return uniqueDir + string(sum[:])
+}
 
 // tokenKey hides the token: a copy of the store gives nobody a way to join.
 func tokenKey(token string) string {
