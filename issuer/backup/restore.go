@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -148,10 +149,12 @@ func (t Target) commit(partial string, c *content) error {
 // CheckWhole says what is wrong with a data directory that a restore left unfinished; an issuer must not start on it.
 func CheckWhole(dataDir string) error {
 	_, err := os.Lstat(filepath.Join(dataDir, partialName))
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil
-	}
-	if err != nil {
+	case errors.Is(err, syscall.ENOTDIR):
+		return fmt.Errorf("data directory %s: not a directory: choose another", dataDir)
+	case err != nil:
 		return fmt.Errorf("data directory: %w", err)
 	}
 	return fmt.Errorf("data directory %s: a restore into it did not end: run it again, or move the directory away", dataDir)

@@ -92,6 +92,9 @@ func (f *backupFlags) sealTo(env *cli.Env) (*seal.To, error) {
 		to.Passphrase = passphrase
 	}
 	if err := to.Check(); err != nil {
+		if f.passphraseFile != "" {
+			return nil, cli.Usagef("-passphrase-file %s: %v", f.passphraseFile, err)
+		}
 		return nil, cli.Usagef("%v", err)
 	}
 	return to, nil

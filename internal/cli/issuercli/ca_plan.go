@@ -16,7 +16,7 @@ import (
 func caPlan(env *cli.Env) *cobra.Command {
 	v := newVerb(env, "plan", "Show what will happen to the authorities, and when").withOutput()
 	v.Long = `Show the issuer's authorities, what will happen to them and when, and which agents a new one waits for: it signs once all agents
-that are connected hold the bundle with it, and at a fixed time at the latest.`
+whose SVIDs have not expired hold the bundle with it, and at a fixed time at the latest.`
 	v.RunE = func(*cobra.Command, []string) error {
 		return v.ownCall(func(ctx context.Context, c operationsv1.OperationsClient) error {
 			plan, err := c.GetCAPlan(ctx, &operationsv1.GetCAPlanRequest{})

@@ -84,7 +84,7 @@ func (r *Report) Print(w io.Writer) {
 		verb = "to take"
 	}
 	for _, p := range r.Parts {
-		fmt.Fprintf(w, "%-26s %5d %s, %d updated, %d here already, %d skipped\n", p.Kind, p.Taken, verb, p.Updated, p.Present, len(p.Skipped))
+		fmt.Fprintf(w, "%-28s %5d %s, %d updated, %d here already, %d skipped\n", p.Kind, p.Taken, verb, p.Updated, p.Present, len(p.Skipped))
 	}
 	for _, p := range r.Parts {
 		for i, s := range p.Skipped {
