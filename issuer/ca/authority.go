@@ -29,6 +29,7 @@ type Authority struct {
 	seen     uint64
 	lastTick time.Time
 	restored []kind // that are still to be prepared after a restore
+	parents  Roots  // what the parent told last
 	renewAt  time.Time
 	ownBy    string // the authority that signed the issuer's own SVID
 

@@ -27,9 +27,11 @@ func (a *Authority) follow(ctx context.Context, watcher Watcher) {
 // applyRoots takes over what the parent trusts. What is new there is trusted
 // here at once. What is tainted there is tainted here only when our own
 // authority is below another root: agents and issuers below us then find that
-// one to move to. What is tainted here and gone there is revoked. All of it may
-// be interrupted anywhere, and done again.
+// one to move to. What is tainted here and gone there is revoked; so is what was
+// there the last time, for it may be tainted and revoked between two looks. All
+// of it may be interrupted anywhere, and done again.
 func (a *Authority) applyRoots(ctx context.Context, roots Roots) error {
+	tainted := a.withGone(roots)
 	if err := a.update(ctx, func(s *store.CAState) error {
 		publishJWT(s, roots.JWT)
 		s.Bundle = publishedRoots(s.Bundle, a.cfg.TrustDomain.Name(), roots.X509, s.Revoked)
@@ -37,18 +39,43 @@ func (a *Authority) applyRoots(ctx context.Context, roots Roots) error {
 	}); err != nil {
 		return fmt.Errorf("publish the roots of the upstream authority: %w", err)
 	}
-	if err := a.leaveTainted(ctx, roots.X509); err != nil {
+	if err := a.leaveTainted(ctx, tainted.X509); err != nil {
 		return err
 	}
 	err := a.update(ctx, func(s *store.CAState) error {
-		taintAsParent(s.Bundle, roots)
+		taintAsParent(s.Bundle, tainted)
 		a.revokeAsParent(s.Bundle, roots)
 		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("taint and revoke as the upstream authority does: %w", err)
 	}
+	if roots.Sequence > a.parents.Sequence {
+		a.parents = roots
+	}
 	return a.renewOwn(ctx, a.cfg.Now().Round(0))
+}
+
+// withGone adds to roots, as tainted, what the parent told the last time and not
+// any more, but for our own JWT authorities. An answer that is no newer tells
+// nothing: of several parents one may be behind.
+func (a *Authority) withGone(roots Roots) Roots {
+	if roots.Sequence <= a.parents.Sequence {
+		return roots
+	}
+	all := Roots{X509: slices.Clone(roots.X509), JWT: slices.Clone(roots.JWT)}
+	for _, was := range a.parents.X509 {
+		if !slices.ContainsFunc(roots.X509, func(r Root) bool { return r.Certificate.Equal(was.Certificate) }) {
+			all.X509 = append(all.X509, Root{Certificate: was.Certificate, Tainted: true})
+		}
+	}
+	for _, was := range a.parents.JWT {
+		if !slices.ContainsFunc(roots.JWT, func(k *types.JWTKey) bool { return k.GetKeyId() == was.GetKeyId() }) &&
+			!slices.ContainsFunc(a.jwt.records, func(r *record) bool { return r.id == was.GetKeyId() }) {
+			all.JWT = append(all.JWT, &types.JWTKey{KeyId: was.GetKeyId(), Tainted: true})
+		}
+	}
+	return all
 }
 
 // leaveTainted gets our authority off roots that the parent tainted.

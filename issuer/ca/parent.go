@@ -53,6 +53,8 @@ type Root struct {
 type Roots struct {
 	X509 []Root
 	JWT  []*types.JWTKey
+	// Sequence is higher with each change; 0 where that is not known.
+	Sequence uint64
 }
 
 // Watcher is a [Parent] whose roots change without our doing.

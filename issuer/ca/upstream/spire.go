@@ -183,7 +183,7 @@ func (s *SPIRE) parse(bundle *types.Bundle) (ca.Roots, error) {
 	if td := bundle.GetTrustDomain(); td != s.cfg.TrustDomain.Name() && td != s.cfg.TrustDomain.IDString() {
 		return ca.Roots{}, fmt.Errorf("the bundle is that of trust domain %q, want %q", td, s.cfg.TrustDomain.Name())
 	}
-	var roots ca.Roots
+	roots := ca.Roots{Sequence: bundle.GetSequenceNumber()}
 	for i, authority := range bundle.GetX509Authorities() {
 		// SPIRE concatenates certificates nowhere in this field, but the field may.
 		certs, err := x509.ParseCertificates(authority.GetAsn1())

@@ -4,8 +4,10 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -16,6 +18,7 @@ import (
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
 	"github.com/lanyard-mtls/lanyard/issuer/ca"
 	"github.com/lanyard-mtls/lanyard/issuer/ca/upstream"
+	"github.com/lanyard-mtls/lanyard/issuer/store"
 )
 
 // sign returns an SVID of the issuer.
@@ -115,6 +118,53 @@ func TestTaintOfTheParentForcesRotation(t *testing.T) {
 	until(t, "the revocation", func() bool { return child.root(first) == nil })
 	if _, _, err := x509svid.Verify(sign(t, child, "/web").Certificates, p.x509Bundle(t.Context())); err != nil {
 		t.Error(err)
+	}
+}
+
+// A parent that revokes faster than the child looks must not leave the child with
+// what it trusts no more.
+func TestGuardRevocationBetweenTwoLooks(t *testing.T) {
+	p := newParent(t)
+	child := p.below()
+	child.load()
+	child.run()
+	before, err := child.X509State()
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := before.Active.UpstreamSubjectKeyID
+	second, err := p.PrepareX509(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := &types.JWTKey{KeyId: "below", PublicKey: p.bundle(t.Context()).JwtAuthorities[0].PublicKey}
+	if _, err := p.PublishJWTKey(t.Context(), key); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the parent's news in the child's bundle", func() bool {
+		return child.root(second.ID) != nil && hasKey(child.bundle(t.Context()), key.KeyId)
+	})
+	if _, err := p.ActivateX509(t.Context(), second.ID); err != nil {
+		t.Fatal(err)
+	}
+	p.renewAgent()
+	if _, err := p.store.UpdateCA(t.Context(), func(s *store.CAState) error {
+		s.Bundle.X509Authorities = slices.DeleteFunc(s.Bundle.X509Authorities, func(a *types.X509Certificate) bool {
+			cert, err := x509.ParseCertificate(a.Asn1)
+			return err == nil && hex.EncodeToString(cert.SubjectKeyId) == first
+		})
+		s.Bundle.JwtAuthorities = slices.DeleteFunc(s.Bundle.JwtAuthorities, func(k *types.JWTKey) bool { return k.KeyId == key.KeyId })
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the revocation", func() bool { return child.root(first) == nil && !hasKey(child.bundle(t.Context()), key.KeyId) })
+	after, err := child.X509State()
+	if err != nil || after.Active.UpstreamSubjectKeyID != second.ID {
+		t.Errorf("%+v, %v: want an authority below %s", after.Active, err, second.ID)
+	}
+	if states, err := child.JWTState(); err != nil || !hasKey(child.bundle(t.Context()), states.Active.ID) {
+		t.Errorf("our own JWT authority went too: %+v, %v", states, err)
 	}
 }
 
