@@ -30,7 +30,8 @@ of the backup gets there or nothing. With -config or -dataDir as run has them.
 
 What happened since the backup is lost, and what others may have seen of it is taken care of: join tokens are void, the
 sequence number of the bundle goes on above any that was used, and new authorities are made at the first start. Agents that
-joined before the backup go on; those that joined after it join again.`,
+joined before the backup go on, also those that were banned or evicted since: do that again. Those that joined after it join
+again.`,
 		Example: `  lanyard issuer restore -in issuer.age -identity issuer.key -config issuer.hcl
   lanyard issuer restore -in - -passphrase-file passphrase -dataDir /var/lib/lanyard/issuer < issuer.age`,
 		DisableFlagsInUseLine: true,
@@ -149,4 +150,5 @@ func (r *restoreFlags) tell(w io.Writer, to backup.Target, done backup.Restored)
 		fmt.Fprintln(w, "There were no private keys in it: agents have to learn the authorities that the first start makes.")
 	}
 	fmt.Fprintln(w, "Join tokens are void: make new ones. New authorities are made at the first start.")
+	fmt.Fprintln(w, "Agents that were banned or evicted since the backup are not: ban or evict them again.")
 }
