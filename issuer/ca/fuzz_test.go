@@ -2,6 +2,7 @@ package ca
 
 import (
 	"crypto"
+	"encoding/json"
 	"maps"
 	"strings"
 	"testing"
@@ -25,8 +26,8 @@ func FuzzKeyFile(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		keys, err := parseKeys(data)
 		if err != nil {
-			if strings.Contains(err.Error(), "AAAA") {
-				t.Errorf("the error repeats the file: %v", err)
+			if told := repeated(err, data); told != "" {
+				t.Errorf("the error repeats %q of the file: %v", told, err)
 			}
 			return
 		}
@@ -43,4 +44,18 @@ func FuzzKeyFile(f *testing.F) {
 			t.Error("other keys were read than written")
 		}
 	})
+}
+
+// repeated is a value of the file that err repeats, but for one that is in an ID as well: IDs are no secret.
+func repeated(err error, data []byte) string {
+	var file struct{ Keys map[string]string }
+	if json.Unmarshal(data, &file) != nil {
+		return ""
+	}
+	for id, value := range file.Keys {
+		if len(value) >= 4 && strings.Contains(strings.ReplaceAll(err.Error(), id, ""), value) {
+			return value
+		}
+	}
+	return ""
 }
