@@ -96,10 +96,7 @@ func (c serverCreds) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthIn
 	if !ok {
 		return conn, info, nil
 	}
-	if c.guard.isStranger(tlsInfo) {
-		conn = newStrangerConn(conn)
-	}
-	return conn, &connInfo{TLSInfo: tlsInfo}, nil
+	return c.guard.bound(conn, tlsInfo), &connInfo{TLSInfo: tlsInfo}, nil
 }
 
 // Clone implements [credentials.TransportCredentials].

@@ -1,11 +1,13 @@
 package serverapi
 
 import (
+	"crypto/tls"
 	"testing"
 
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
 
 	"github.com/lanyard-mtls/lanyard/internal/registration"
@@ -45,6 +47,28 @@ func TestGuardStrangersSendLittle(t *testing.T) {
 		// The next connection is good.
 		if _, err := bundlev1.NewBundleClient(conn).GetBundle(t.Context(), &bundlev1.GetBundleRequest{}, grpc.WaitForReady(true)); err != nil {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestConnectionsAreBoundedByWhoCalls(t *testing.T) {
+	r := newRig(t)
+	nested := registration.Entry{SPIFFEID: spiffeID("/nested"), ParentID: spiffeID("/spire/server"), Downstream: true}
+	r.entry(nested)
+	g := newGuard(r.deps)
+	for name, test := range map[string]struct {
+		svid *x509svid.SVID
+		want int64
+	}{
+		"no certificate": {&x509svid.SVID{}, maxStrangerBytes},
+		"workload":       {r.sign(spiffeID("/web")), maxStrangerBytes},
+		"agent":          {r.join(), maxAgentBytes},
+		"downstream":     {r.sign(nested.SPIFFEID), 0},
+		"admin":          {r.sign(adminID), 0},
+	} {
+		info := credentials.TLSInfo{State: tls.ConnectionState{PeerCertificates: test.svid.Certificates}}
+		if got := g.maxBytes(info); got != test.want {
+			t.Errorf("%s: %d bytes, want %d", name, got, test.want)
 		}
 	}
 }
