@@ -95,7 +95,7 @@ func listenTCP(ctx context.Context, key, address string) (net.Listener, error) {
 	l, err := lc.Listen(ctx, "tcp", address)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("%s is in use by another process: stop that process or set another %s", address, key)
+		return nil, fmt.Errorf("%s is in use: stop the process that uses it, or set another %s", address, key)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		host, _, _ := net.SplitHostPort(address)
 		return nil, fmt.Errorf("%s is not an address of this machine: set another bind_address", host)

@@ -155,7 +155,7 @@ func CheckWhole(dataDir string) error {
 	case errors.Is(err, syscall.ENOTDIR):
 		return fmt.Errorf("data directory %s: not a directory: choose another", dataDir)
 	case err != nil:
-		return fmt.Errorf("data directory: %w", err)
+		return fmt.Errorf("data directory %s: %w", dataDir, errors.Unwrap(err)) // without the name that was looked for
 	}
 	return fmt.Errorf("data directory %s: a restore into it did not end: run it again, or move the directory away", dataDir)
 }

@@ -41,7 +41,7 @@ SIGTERM stops it in order, a second one at once. SIGUSR2 has it go on in a new l
 			return err
 		}
 		if err := backup.CheckWhole(s.issuer.DataDir); err != nil {
-			return err
+			return cli.Advise(err, "-dataDir and -socketPath")
 		}
 		ctx, stop := run.Signals(cmd.Context(), env.Stderr, env.Exit)
 		defer stop()
