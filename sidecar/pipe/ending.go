@@ -177,8 +177,8 @@ func (p *Pipe) close() {
 		p.detach()
 	}
 	p.state = closed
-	for _, w := range p.ways {
-		w.countPart()
+	for i := range p.ways {
+		p.ways[i].countPart()
 	}
 	for _, w := range p.ways {
 		w.src.sock.Close()
