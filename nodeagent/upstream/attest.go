@@ -125,7 +125,11 @@ func (c *Client) judgeAttest(err error, proof Proof, joined bool) error {
 	method, _ := c.cfg.Attestor.Kind()
 	switch {
 	case st.Code() == codes.InvalidArgument && st.Message() == nodeattest.TokenSpent:
-		return badToken("join token %s is unknown to issuer %s or was used already: %s", proof.Token, c.cfg.ServerAddress, tokenMend(method))
+		mend := tokenMend(method)
+		if method == nodeattest.JoinToken {
+			mend += "; a token of join_key (token create) wants -nodeAttestor join_key"
+		}
+		return badToken("join token %s is unknown to issuer %s or was used already: %s", proof.Token, c.cfg.ServerAddress, mend)
 	case st.Code() == codes.InvalidArgument && st.Message() == nodeattest.TokenExpired:
 		return badToken("join token %s has expired: %s", proof.Token, tokenMend(method))
 	case st.Code() == codes.PermissionDenied && st.Message() == nodeattest.KeyUnknown && joined:

@@ -93,7 +93,7 @@ func TestUnusableTokens(t *testing.T) {
 	s.Token("expired", -time.Second)
 	for token, want := range map[string]string{
 		"used":    "was used already",
-		"unknown": "is unknown to issuer",
+		"unknown": "; a token of join_key (token create) wants -nodeAttestor join_key",
 		"expired": "has expired",
 	} {
 		err := start(t, config(s, t.TempDir(), token)).end()
