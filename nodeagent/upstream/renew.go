@@ -105,12 +105,13 @@ func (c *Client) renew(ctx context.Context) error {
 // reattest joins again while the SVID is good still. The issuer lets go of the
 // old SVID at once; should its answer be lost, the agent attests once more.
 func (c *Client) reattest(ctx context.Context) error {
-	before, bundle := c.id.current()
+	before, _ := c.id.current()
 	key, err := c.id.renewalKey()
 	if err != nil {
 		return err
 	}
-	l, err := dial(c.cfg.ServerAddress, nil, c.bootstrapTLS(bundle))
+	// Not bootstrapTLS: what the configuration trusts may have been revoked since.
+	l, err := dial(c.cfg.ServerAddress, nil, c.source(nil).tlsConfig())
 	if err != nil {
 		return err
 	}
