@@ -96,11 +96,19 @@ func (r *restoreFlags) key(env *cli.Env) (key seal.Key, err error) {
 		key.Identities = append(append(key.Identities, text...), '\n')
 	}
 	if r.passphraseFile != "" {
-		text, err := readSmall(env, r.passphraseFile)
+		text, typed, err := "", false, error(nil)
+		if r.passphraseFile == "-" {
+			text, typed, err = cli.ReadTyped(env.Stdin, env.Stderr, "passphrase")
+		}
+		if !typed {
+			var data []byte
+			data, err = readSmall(env, r.passphraseFile)
+			text = string(data)
+		}
 		if err != nil {
 			return key, err
 		}
-		key.Passphrase = strings.TrimRight(string(text), "\r\n")
+		key.Passphrase = strings.TrimRight(text, "\r\n")
 		if key.Passphrase == "" {
 			return key, fmt.Errorf("%s is empty: want the passphrase, in one line", inputName(r.passphraseFile))
 		}

@@ -137,11 +137,20 @@ const maxSecret = 4096
 
 // readSecret reads the one line of a file, or of standard input for "-". It is never repeated in an error.
 func readSecret(env *cli.Env, path, what string) (string, error) {
-	data, err := readData(env.Stdin, path)
+	text, err := "", error(nil)
+	typed := false
+	if path == "-" {
+		text, typed, err = cli.ReadTyped(env.Stdin, env.Stderr, what)
+	}
+	if !typed {
+		var data []byte
+		data, err = readData(env.Stdin, path)
+		text = string(data)
+	}
 	if err != nil {
 		return "", err
 	}
-	line := strings.TrimRight(string(data), "\r\n")
+	line := strings.TrimRight(text, "\r\n")
 	switch {
 	case line == "":
 		return "", fmt.Errorf("%s is empty: want the %s, in one line", inputName(path), what)
