@@ -39,11 +39,14 @@ func (t *txn) commit(ctx context.Context, s *Store) (*clientv3.TxnResponse, erro
 	return s.client.Txn(ctx).If(t.conds...).Then(t.then...).Else(t.orElse...).Commit()
 }
 
-// read returns the values of keys at one revision, in order, nil where absent.
+// read returns the values of keys at one revision, in order, nil where absent. It
+// asks no majority (serializable): a lone member has applied whatever it has
+// acknowledged, and what is written with the answer holds only if it is unchanged.
+// With more members, what is absent would have to be asked for again.
 func (s *Store) read(ctx context.Context, keys ...string) ([]*mvccpb.KeyValue, error) {
 	ops := make([]clientv3.Op, len(keys))
 	for i, key := range keys {
-		ops[i] = clientv3.OpGet(key)
+		ops[i] = clientv3.OpGet(key, clientv3.WithSerializable())
 	}
 	resp, err := s.client.Txn(ctx).Then(ops...).Commit()
 	if err != nil {
