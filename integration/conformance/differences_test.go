@@ -19,10 +19,13 @@ func TestDifferencesAreDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	head, _, _ := strings.Cut(string(text), "| `")
+	head, rest, _ := strings.Cut(string(text), "| `")
 	want := head
 	for _, d := range Differences() {
 		want += d.row() + "\n"
+	}
+	if _, tail, found := strings.Cut(rest, "\n\n## "); found { // what no check sees
+		want += "\n## " + tail
 	}
 	if *update {
 		if err := os.WriteFile(page, []byte(want), 0o644); err != nil {

@@ -1,8 +1,11 @@
 package serverapi
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"log/slog"
+	"strconv"
 	"strings"
 
 	"google.golang.org/grpc/codes"
@@ -173,17 +176,34 @@ func (c *call) batch() []slog.Attr {
 	if c.outcomes == nil {
 		return nil
 	}
-	var names []string
-	done := 0
-	for _, o := range c.outcomes {
-		if !o.ok() {
+	var names, refused []string
+	done, failed := 0, 0
+	for i, o := range c.outcomes {
+		if o.ok() {
+			if done++; done <= maxLoggedNames {
+				names = append(names, o.String())
+			}
 			continue
 		}
-		if done++; done <= maxLoggedNames {
-			names = append(names, o.String())
+		if failed++; failed <= maxLoggedNames {
+			refused = append(refused, o.refusal(i))
 		}
 	}
-	return []slog.Attr{slog.Int("done", done), slog.Int("failed", len(c.outcomes)-done), slog.Any("items", names)}
+	attrs := []slog.Attr{slog.Int("done", done), slog.Int("failed", failed), slog.Any("items", names)}
+	if failed > 0 {
+		attrs = append(attrs, slog.Any("refused", refused))
+	}
+	return attrs
+}
+
+// refusal says which item of a batch was refused, the i-th if it has no name, and why.
+func (o outcome) refusal(i int) string {
+	const most = 200 // bytes; there may be many
+	why := strings.ToValidUTF8(o.status.GetMessage(), "")
+	if len(why) > most {
+		why = strings.ToValidUTF8(why[:most], "") + "..."
+	}
+	return fmt.Sprintf("%s: %s", cmp.Or(o.String(), "#"+strconv.Itoa(i)), why)
 }
 
 // each has a line for each outcome.
