@@ -2,7 +2,6 @@ package conformance
 
 import (
 	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/sha1"
 	"crypto/x509"
 	"encoding/hex"
@@ -50,7 +49,11 @@ func (c *C) common(cert *x509.Certificate) {
 		c.Errorf("version %d", cert.Version)
 	}
 	if key, ok := cert.PublicKey.(*ecdsa.PublicKey); ok {
-		sum := sha1.Sum(elliptic.Marshal(key.Curve, key.X, key.Y)) //nolint:staticcheck // RFC 5280 4.2.1.2 (1), of any curve
+		point, err := key.Bytes()
+		if err != nil {
+			c.Errorf("public key: %v", err)
+		}
+		sum := sha1.Sum(point) // RFC 5280, section 4.2.1.2, method 1
 		c.equal("subject key ID", cert.SubjectKeyId, sum[:])
 	}
 	c.equal("unhandled critical extensions", len(cert.UnhandledCriticalExtensions), 0)

@@ -51,8 +51,7 @@ func TestHoldWaitsForLiveAgents(t *testing.T) {
 	}
 	<-changed
 	want(2, "[]")
-	rev, err = r.store.DeleteAgent(ctx, id("/spire/agent/x/a"))
-	if err != nil {
+	if _, err = r.store.DeleteAgent(ctx, id("/spire/agent/x/a")); err != nil {
 		t.Fatal(err)
 	}
 	_, rev, err = r.store.ImportAgents(ctx, []*storepb.Agent{{SpiffeId: name("a"), NotAfter: now + 1000}})

@@ -15,10 +15,10 @@ func (s *Store) createBatch(ctx context.Context, batch []*draft) (Revision, erro
 	if err == nil && slices.ContainsFunc(batch, func(d *draft) bool { _, clashes := ts.clash(d.entry); return clashes }) {
 		ts, err = s.templates(ctx, true) // what is in the way may have gone
 	}
+	if err != nil {
+		return rev, err
+	}
 	for range maxAttempts {
-		if err != nil {
-			return rev, err
-		}
 		t := newTxn(len(batch)+1, 2*len(batch))
 		t.templatesUnchanged(ts)
 		left := batch[:0:0]
@@ -52,7 +52,9 @@ func (s *Store) createBatch(ctx context.Context, batch []*draft) (Revision, erro
 			return rev, err
 		}
 		batch = left
-		ts, err = s.templates(ctx, true)
+		if ts, err = s.templates(ctx, true); err != nil {
+			return rev, err
+		}
 	}
 	return rev, ErrConflict
 }
