@@ -39,7 +39,6 @@ const joinTokenAgents = "/spire/agent/join_token/"
 
 func entryKey(id string) string          { return entryDir + id }
 func agentKey(id spiffeid.ID) string     { return agentDir + id.String() }
-func authorityKey(id string) string      { return authorityDir + id }
 func aliasesOf(agent spiffeid.ID) string { return aliasDir + agent.String() + "#" }
 
 func uniqueKey(e registration.Entry) string {

@@ -123,7 +123,7 @@ func TestCorruptRecords(t *testing.T) {
 	put(entryKey("y"), good) // another's
 	put(agentKey(agent), "garbage")
 	put(bundleKey, "garbage")
-	put(authorityKey("z"), "garbage")
+	put(authorityDir+"z", "garbage")
 
 	var events []Event
 	enough := errors.New("enough")
@@ -147,7 +147,7 @@ func TestCorruptRecords(t *testing.T) {
 	if _, err := s.client.Delete(t.Context(), bundleKey); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.client.Delete(t.Context(), authorityKey("z")); err != nil {
+	if _, err := s.client.Delete(t.Context(), authorityDir+"z"); err != nil {
 		t.Fatal(err)
 	}
 	snap, err := s.Snapshot(t.Context())

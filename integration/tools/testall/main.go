@@ -1,7 +1,7 @@
 // Command testall runs every test of the module: the packages with the race detector, then the command lines and the
-// integration tests, then each fuzz target for a while. It prints what go test prints for a package, the whole output of what failed, and
-// at the end each skipped test with its reason. It installs nothing and builds no product binary. Arguments are
-// package patterns, ./... if there are none.
+// integration tests, then each fuzz target for a while. It prints what go test prints for a package, the whole output of
+// what failed, and at the end each skipped test with its reason. It installs nothing and builds no product binary.
+// Arguments are package patterns, ./... if there are none.
 package main
 
 import (
