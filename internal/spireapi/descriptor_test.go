@@ -20,9 +20,14 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/descriptorpb"
 
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/agentadminv1"
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/agentdebugv1"
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/agentloggerv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/agentv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/bundlev1"
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/changesv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/debugv1"
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/delegatedidentityv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/entryv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/localauthorityv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/loggerv1"
@@ -55,6 +60,8 @@ func TestGRPCStubsAreThoseOfTheProtoFiles(t *testing.T) {
 		agentv1.Agent_ServiceDesc, bundlev1.Bundle_ServiceDesc, entryv1.Entry_ServiceDesc, svidv1.SVID_ServiceDesc,
 		trustdomainv1.TrustDomain_ServiceDesc, localauthorityv1.LocalAuthority_ServiceDesc, loggerv1.Logger_ServiceDesc,
 		debugv1.Debug_ServiceDesc, operationsv1.Operations_ServiceDesc,
+		changesv1.Changes_ServiceDesc, agentadminv1.Admin_ServiceDesc, agentdebugv1.Debug_ServiceDesc,
+		agentloggerv1.Logger_ServiceDesc, delegatedidentityv1.DelegatedIdentity_ServiceDesc,
 	} {
 		t.Run(stub.ServiceName, func(t *testing.T) {
 			found, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(stub.ServiceName))
