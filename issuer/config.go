@@ -15,10 +15,10 @@ import (
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"github.com/lanyard-mtls/lanyard/internal/health"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
 	"github.com/lanyard-mtls/lanyard/issuer/ca"
 	"github.com/lanyard-mtls/lanyard/issuer/enroll"
-	"github.com/lanyard-mtls/lanyard/issuer/health"
 	"github.com/lanyard-mtls/lanyard/issuer/metrics"
 	"github.com/lanyard-mtls/lanyard/issuer/oidc"
 	"github.com/lanyard-mtls/lanyard/issuer/serverapi"

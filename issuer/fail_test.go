@@ -9,8 +9,8 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"github.com/lanyard-mtls/lanyard/internal/health"
 	"github.com/lanyard-mtls/lanyard/issuer/ca"
-	"github.com/lanyard-mtls/lanyard/issuer/health"
 	"github.com/lanyard-mtls/lanyard/issuer/store"
 )
 

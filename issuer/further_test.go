@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lanyard-mtls/lanyard/internal/health"
 	"github.com/lanyard-mtls/lanyard/issuer"
-	"github.com/lanyard-mtls/lanyard/issuer/health"
 	"github.com/lanyard-mtls/lanyard/issuer/metrics"
 	"github.com/lanyard-mtls/lanyard/issuer/oidc"
 )

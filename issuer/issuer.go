@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"github.com/lanyard-mtls/lanyard/internal/durable"
+	"github.com/lanyard-mtls/lanyard/internal/health"
 	"github.com/lanyard-mtls/lanyard/issuer/ca"
-	"github.com/lanyard-mtls/lanyard/issuer/health"
 	"github.com/lanyard-mtls/lanyard/issuer/metrics"
 	"github.com/lanyard-mtls/lanyard/issuer/registry"
 	"github.com/lanyard-mtls/lanyard/issuer/store"

@@ -1,4 +1,4 @@
-// Package health owns the answer to whether the issuer is alive and ready, which means that it can issue now, and the HTTP
+// Package health owns the answer to whether a role is alive and ready, which means that it can do its work now, and the HTTP
 // listener that gives it to load balancers and kubelets. It does not answer gRPC's health service.
 package health
 
@@ -75,7 +75,7 @@ type Check struct {
 const (
 	// checkTimeout is the longest that a check may take.
 	checkTimeout = 5 * time.Second
-	// fresh is how long an answer is given again: a probe of every second costs a signature and a write a second.
+	// fresh is how long an answer is given again: with the issuer, a probe of every second costs a signature and a write a second.
 	fresh = time.Second
 )
 

@@ -18,7 +18,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/lanyard-mtls/lanyard/issuer/health"
+	"github.com/lanyard-mtls/lanyard/internal/health"
 )
 
 func get(t *testing.T, c *health.Checker, path string) (int, map[string]map[string]string) {
