@@ -114,7 +114,7 @@ func run(ctx context.Context, cfg Config, client *upstream.Client) error {
 	parts, inner := errgroup.WithContext(inner)
 	parts.Go(func() error { return client.Run(inner) })
 	parts.Go(func() error {
-		return client.Watch(inner, func(state upstream.State) {
+		return client.Watch(inner, func(state upstream.Update) {
 			cache.Apply(state)
 			jwts.Apply(state.JWT[cfg.TrustDomain])
 		})

@@ -85,11 +85,11 @@ func (c *Cache) Synced() <-chan struct{} { return c.firstRun }
 
 // Apply takes the state that the issuer lets the agent know, and pushes what it
 // changes to the streams concerned.
-func (c *Cache) Apply(state upstream.State) {
+func (c *Cache) Apply(state upstream.Update) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	jwt, bundles := c.setJWT(state.JWT), c.setBundles(state)
-	entries := c.setEntries(state.Entries)
+	entries := c.setEntries(state)
 	if !c.synced {
 		c.synced = true
 		close(c.firstRun)
@@ -124,7 +124,7 @@ func (c *Cache) kick() {
 
 // setBundles reports whether any bundle changed. One that did not keeps its
 // encoding, by which answers are compared.
-func (c *Cache) setBundles(state upstream.State) bool {
+func (c *Cache) setBundles(state upstream.Update) bool {
 	next := make(map[spiffeid.TrustDomain]derBundle, 1+len(state.Federated))
 	add := func(b *x509bundle.Bundle) {
 		if b == nil {
@@ -154,10 +154,10 @@ func (c *Cache) setBundles(state upstream.State) bool {
 }
 
 // setEntries reports whether any answer may change, or who gets it.
-func (c *Cache) setEntries(entries []registration.Entry) bool {
+func (c *Cache) setEntries(u upstream.Update) bool {
 	changed := false
-	present := make(map[string]bool, len(entries))
-	for _, e := range entries {
+	present := make(map[string]bool, len(u.Entries))
+	for _, e := range u.Entries {
 		if !e.SPIFFEID.MemberOf(c.cfg.TrustDomain) && e.Template.TrustDomain() != c.cfg.TrustDomain {
 			c.log.Error("entry left out: not of this trust domain", "entry_id", e.ID, "spiffe_id", e.SPIFFEID)
 			continue
@@ -165,15 +165,27 @@ func (c *Cache) setEntries(entries []registration.Entry) bool {
 		present[e.ID] = true
 		changed = c.setEntry(e) || changed
 	}
-	for id, r := range c.records {
-		if !present[id] {
-			delete(c.records, id)
-			delete(c.active, r)
-			c.index.remove(r)
-			changed = true
+	for _, id := range u.Removed {
+		changed = c.removeEntry(id) || changed
+	}
+	if u.Whole {
+		for id := range c.records {
+			if !present[id] {
+				changed = c.removeEntry(id) || changed
+			}
 		}
 	}
 	return changed
+}
+
+func (c *Cache) removeEntry(id string) bool {
+	r, ok := c.records[id]
+	if ok {
+		delete(c.records, id)
+		delete(c.active, r)
+		c.index.remove(r)
+	}
+	return ok
 }
 
 func (c *Cache) setEntry(e registration.Entry) bool {

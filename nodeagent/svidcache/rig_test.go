@@ -110,7 +110,7 @@ type world struct {
 	*Cache
 	t      *testing.T
 	issuer *issuer
-	state  upstream.State
+	state  upstream.Update
 }
 
 // inWorld runs test with a cache in a bubble of its own clock.
@@ -120,7 +120,7 @@ func inWorld(t *testing.T, cfg Config, test func(t *testing.T, w *world)) {
 		ca := testca.New(t, "example.org", testca.Lifetime(time.Now().Add(-time.Hour), time.Now().Add(1000*time.Hour)))
 		signer := &issuer{t: t, ca: ca, ttl: time.Hour, entries: make(map[string]registration.Entry)}
 		cfg.TrustDomain, cfg.Signer = ca.TrustDomain, signer
-		w := &world{Cache: New(cfg), t: t, issuer: signer, state: upstream.State{Bundle: ca.Bundle()}}
+		w := &world{Cache: New(cfg), t: t, issuer: signer, state: upstream.Update{Whole: true, Bundle: ca.Bundle()}}
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
 		running.Go(func() { w.Run(ctx) })

@@ -26,16 +26,43 @@ type Config struct {
 	DataDir string
 	// ServerAddress is host:port; all addresses of the name are used.
 	ServerAddress string
+	// ServerAddresses, if not nil, are those of several issuers of the trust
+	// domain, and ServerAddress is not used. The agent stays with one while it
+	// works, the first to begin with, and goes on to the next when it doesn't.
+	ServerAddresses []string
 	// Attestor is what the agent joins with.
 	Attestor Attestor
 	// Version is told to the issuer, such as lanyard/v1.2.3; at most 255 bytes.
 	Version string
 	// TrustBundle verifies the issuer until its own bundle is known; nil if
 	// that is on disk already, or with InsecureBootstrap.
-	TrustBundle       *x509bundle.Bundle
+	TrustBundle *x509bundle.Bundle
+	// TrustSource has the same, read anew each time that it is needed; nil:
+	// TrustBundle.
+	TrustSource       BundleSource
 	InsecureBootstrap bool
-	// SyncInterval is the time from one poll to the next; 0 is 5 s.
+	// Rebootstrap says when to begin anew.
+	Rebootstrap Rebootstrap
+	// SyncInterval is the time from one poll to the next; 0 is 5 s. An issuer
+	// that tells of changes by itself is not polled.
 	SyncInterval time.Duration
+	// UseSync polls with SyncAuthorizedEntries where the issuer has it, or else
+	// with GetAuthorizedEntries; nil is true.
+	UseSync *bool
+	// AvailabilityTarget is how long the agent is to outlast an issuer that is
+	// away: its SVID is renewed so long before it expires, if it lives longer by
+	// 12 h at least. 0: it is renewed at half its life.
+	AvailabilityTarget time.Duration
+	// RequirePQKEM makes connections with X25519MLKEM768 alone, which keeps
+	// what is recorded today from tomorrow's quantum computers.
+	RequirePQKEM bool
+	// MemoryKeys keeps the agent's keys off the disk: it attests anew at each
+	// start.
+	MemoryKeys bool
+	// Attempted, if set, is called after each attempt to be up to date: at the end
+	// of a poll, when a stream has brought a change or a sign of life, and when it
+	// ends. nil: the agent is up to date. It must not block.
+	Attempted func(error)
 	// Log may be nil.
 	Log *slog.Logger
 }
@@ -123,6 +150,11 @@ func (c *Client) source(svid *x509svid.SVID) linkSource {
 		_, bundle := c.id.current()
 		return bundle
 	}}
+}
+
+// Contact tells how the agent stands with its issuer.
+func (c *Client) Contact() Contact {
+	return Contact{Address: c.cfg.ServerAddress}
 }
 
 // Joined is closed when the agent has an SVID and its trust domain's bundle.

@@ -54,10 +54,10 @@ func TestJWTKeysOfTheBundles(t *testing.T) {
 		t.Error("a bundle that did not change is another")
 	}
 	s.SetJWTKeys(own, proto(t, good, true))
-	a.await("the taint", func(state upstream.State) bool { return !state.JWT[own].Has("good") })
+	a.await("the taint", func(state upstream.Update) bool { return !state.JWT[own].Has("good") })
 	e.FederatesWith, e.Revision = nil, 1
 	s.Put(e)
-	a.await("the end of the federation", func(state upstream.State) bool { return len(state.JWT) == 1 })
+	a.await("the end of the federation", func(state upstream.Update) bool { return len(state.JWT) == 1 })
 }
 
 func TestTemplatesAreAskedFor(t *testing.T) {

@@ -18,26 +18,13 @@ import (
 
 	"github.com/lanyard-mtls/lanyard/internal/registration"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/bundlev1"
-	"github.com/lanyard-mtls/lanyard/nodeagent/jwtsvid"
 )
-
-// State is what the issuer lets the agent know, at one moment. It is immutable.
-type State struct {
-	// Entries are those the agent may get SVIDs for, by ID.
-	Entries []registration.Entry
-	Bundle  *x509bundle.Bundle
-	// Federated has the bundles known of the entries' FederatesWith.
-	Federated map[spiffeid.TrustDomain]*x509bundle.Bundle
-	// JWT has the keys that JWT-SVIDs are good with, of the own trust domain
-	// and of those in Federated. One that did not change is the same pointer.
-	JWT map[spiffeid.TrustDomain]*jwtsvid.Bundle
-}
 
 // Watch calls apply with the present state, and again after each round trip that
 // may have changed it, until ctx ends. It waits for the agent to join and
 // outlasts an issuer that is away. How changes reach the agent is known here and
 // nowhere else: today it asks at an interval, as spire-agent does.
-func (c *Client) Watch(ctx context.Context, apply func(State)) error {
+func (c *Client) Watch(ctx context.Context, apply func(Update)) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
@@ -78,24 +65,24 @@ type poller struct {
 	posted    posted
 }
 
-func (p *poller) poll(ctx context.Context) (State, error) {
+func (p *poller) poll(ctx context.Context) (Update, error) {
 	var entries []registration.Entry
 	err := p.c.agentCall(ctx, func(ctx context.Context, conn *grpc.ClientConn) (err error) {
 		entries, err = p.entries.sync(ctx, conn, p.c.log)
 		return err
 	})
 	if err != nil {
-		return State{}, fmt.Errorf("entries: %w", err)
+		return Update{}, fmt.Errorf("entries: %w", err)
 	}
 	bundle, sequence, err := p.bundle(ctx)
 	if err != nil {
-		return State{}, fmt.Errorf("bundle: %w", err)
+		return Update{}, fmt.Errorf("bundle: %w", err)
 	}
 	p.sequence = sequence
 	if err := p.federate(ctx, entries); err != nil {
-		return State{}, err
+		return Update{}, err
 	}
-	return State{Entries: entries, Bundle: bundle, Federated: p.federated, JWT: p.jwt.keep(p.c.cfg.TrustDomain, p.federated)}, nil
+	return Update{Whole: true, Entries: entries, Bundle: bundle, Federated: p.federated, JWT: p.jwt.keep(p.c.cfg.TrustDomain, p.federated)}, nil
 }
 
 // bundle fetches and keeps the trust domain's, and returns its sequence number

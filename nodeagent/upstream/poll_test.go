@@ -24,7 +24,7 @@ func TestOutlastsARestartOfTheIssuer(t *testing.T) {
 	s.Stop()
 	s.Put(entry(s, "tok", "later"))
 	s.Start()
-	a.await("what changed meanwhile", func(state upstream.State) bool { return len(state.Entries) == 1 })
+	a.await("what changed meanwhile", func(state upstream.Update) bool { return len(state.Entries) == 1 })
 }
 
 // SPIRE's server ends each connection after three minutes.
@@ -75,7 +75,7 @@ func TestBundleChangesAreKept(t *testing.T) {
 	a := start(t, config(s, dir, s.Token("tok", time.Hour)))
 	a.synced()
 	s.AddAuthority()
-	a.await("the new authority", func(state upstream.State) bool { return len(state.Bundle.X509Authorities()) == 2 })
+	a.await("the new authority", func(state upstream.Update) bool { return len(state.Bundle.X509Authorities()) == 2 })
 	a.stop()
 	b, err := os.ReadFile(filepath.Join(dir, "agent-data.json"))
 	if err != nil {

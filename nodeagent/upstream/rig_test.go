@@ -18,7 +18,7 @@ import (
 type agent struct {
 	*upstream.Client
 	t      *testing.T
-	states chan upstream.State
+	states chan upstream.Update
 	ctx    context.Context
 	cancel context.CancelFunc
 	ended  chan error
@@ -42,13 +42,13 @@ func start(t *testing.T, cfg upstream.Config) *agent {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	a := &agent{Client: client, t: t, states: make(chan upstream.State), ctx: ctx, cancel: cancel, ended: make(chan error, 1)}
+	a := &agent{Client: client, t: t, states: make(chan upstream.Update), ctx: ctx, cancel: cancel, ended: make(chan error, 1)}
 	a.running.Go(func() {
 		defer cancel()
 		a.ended <- client.Run(ctx)
 	})
 	a.running.Go(func() {
-		client.Watch(ctx, func(state upstream.State) {
+		client.Watch(ctx, func(state upstream.Update) {
 			select {
 			case a.states <- state:
 			case <-ctx.Done():
@@ -71,7 +71,7 @@ func (a *agent) stop() {
 }
 
 // await returns the first state that cond is true of.
-func (a *agent) await(what string, cond func(upstream.State) bool) upstream.State {
+func (a *agent) await(what string, cond func(upstream.Update) bool) upstream.Update {
 	a.t.Helper()
 	timeout := time.NewTimer(time.Minute)
 	defer timeout.Stop()
@@ -89,9 +89,9 @@ func (a *agent) await(what string, cond func(upstream.State) bool) upstream.Stat
 	}
 }
 
-func (a *agent) synced() upstream.State {
+func (a *agent) synced() upstream.Update {
 	a.t.Helper()
-	return a.await("a sync", func(upstream.State) bool { return true })
+	return a.await("a sync", func(upstream.Update) bool { return true })
 }
 
 func entry(s *spiretest.Server, token, id string) registration.Entry {
@@ -101,7 +101,7 @@ func entry(s *spiretest.Server, token, id string) registration.Entry {
 	}
 }
 
-func entryIDs(state upstream.State) []string {
+func entryIDs(state upstream.Update) []string {
 	ids := []string{}
 	for _, e := range state.Entries {
 		ids = append(ids, e.ID)

@@ -37,7 +37,7 @@ func TestSyncInPages(t *testing.T) {
 	anew.CreatedAt, anew.Hint = time.Unix(2000, 0), "anew"
 	s.Put(changed, anew)
 	s.Delete("e00")
-	state := a.await("the change", func(state upstream.State) bool { return len(state.Entries) == 34 })
+	state := a.await("the change", func(state upstream.Update) bool { return len(state.Entries) == 34 })
 	if got := state.Entries[6].Hint + state.Entries[7].Hint; got != "newanew" {
 		t.Errorf("hints %q", got)
 	}
@@ -45,7 +45,7 @@ func TestSyncInPages(t *testing.T) {
 	for _, id := range want[5:] {
 		s.Delete(id)
 	}
-	a.await("the short list", func(state upstream.State) bool { return slices.Equal(entryIDs(state), want[1:5]) })
+	a.await("the short list", func(state upstream.Update) bool { return slices.Equal(entryIDs(state), want[1:5]) })
 }
 
 func TestSyncWithoutTheMethod(t *testing.T) {

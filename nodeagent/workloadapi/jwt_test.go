@@ -58,7 +58,7 @@ type jwtWorld struct {
 	other  *jwttest.Authority
 	caller *caller
 	cache  *svidcache.Cache
-	state  upstream.State
+	state  upstream.Update
 }
 
 func inJWTWorld(t *testing.T, test func(t *testing.T, w *jwtWorld)) {
@@ -83,6 +83,7 @@ func inJWTWorld(t *testing.T, test func(t *testing.T, w *jwtWorld)) {
 				Selectors: []registration.Selector{{Type: "unix", Value: "uid:1"}}, FederatesWith: []spiffeid.TrustDomain{other.TrustDomain},
 			})
 		}
+		w.state.Whole = true
 		w.state.JWT = map[spiffeid.TrustDomain]*jwtsvid.Bundle{own.TrustDomain: own.Bundle(), other.TrustDomain: other.Bundle()}
 		test(t, w)
 	})

@@ -104,7 +104,7 @@ func inService(t *testing.T, test func(t *testing.T, s *Service, c *caller, appl
 		var log bytes.Buffer
 		s := New(Config{Attestor: who, Cache: cache, Stopping: ctx, Log: slog.New(slog.NewTextHandler(&log, nil))})
 		test(t, s, who, func(ids ...string) {
-			state := upstream.State{Bundle: ca.Bundle()}
+			state := upstream.Update{Whole: true, Bundle: ca.Bundle()}
 			for _, id := range ids {
 				state.Entries = append(state.Entries, registration.Entry{
 					ID: id, SPIFFEID: spiffeid.RequireFromPath(ca.TrustDomain, "/"+id),
