@@ -3,6 +3,7 @@ package serverapi
 import (
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/agentv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/bundlev1"
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/changesv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/debugv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/entryv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/localauthorityv1"
@@ -112,6 +113,8 @@ var rules = map[string]rule{
 	localauthorityv1.LocalAuthority_ActivateWITAuthority_FullMethodName:        {operators, writes},
 	localauthorityv1.LocalAuthority_TaintWITAuthority_FullMethodName:           {operators, writes},
 	localauthorityv1.LocalAuthority_RevokeWITAuthority_FullMethodName:          {operators, writes},
+
+	changesv1.Changes_Watch_FullMethodName: {callerAgent, reads},
 
 	loggerv1.Logger_GetLogger_FullMethodName:     {callerLocal, reads},
 	loggerv1.Logger_SetLogLevel_FullMethodName:   {callerLocal, writes},

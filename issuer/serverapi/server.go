@@ -15,6 +15,7 @@ import (
 
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/agentv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/bundlev1"
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/changesv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/debugv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/entryv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/localauthorityv1"
@@ -63,6 +64,7 @@ func New(d Deps) *Server {
 		trustdomainv1.RegisterTrustDomainServer(srv, NewTrustDomainService(d))
 		localauthorityv1.RegisterLocalAuthorityServer(srv, NewLocalAuthorityService(d))
 	}
+	changesv1.RegisterChangesServer(s.tcp, NewChangesService(d))
 	loggerv1.RegisterLoggerServer(s.local, NewLoggerService(d))
 	debugv1.RegisterDebugServer(s.local, NewDebugService(d))
 	operationsv1.RegisterOperationsServer(s.local, NewOperationsService(d))
