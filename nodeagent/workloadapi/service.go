@@ -9,6 +9,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"time"
 
 	workloadpb "github.com/spiffe/go-spiffe/v2/proto/spiffe/workload"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -41,10 +42,33 @@ type Config struct {
 	// AllowedForeignJWTClaims are told of other trust domains' tokens, besides
 	// sub, aud and exp.
 	AllowedForeignJWTClaims []string
+	// AllowUnauthenticatedVerifiers gives the own trust domain's bundles to
+	// callers without identity.
+	AllowUnauthenticatedVerifiers bool
+	// RateLimits are how many calls a second the callers with the same selectors
+	// may make, by the method's name in experimental.ratelimit (fetch_x509_svid,
+	// fetch_jwt_svid, fetch_x509_bundles, fetch_jwt_bundles, stream_secrets,
+	// fetch_secrets); 0: any number.
+	RateLimits map[string]int
+	// LogSelectors are the prefixes (k8s:ns, unix) of the selectors that are
+	// logged where a caller is refused; nil: all.
+	LogSelectors []string
+	// Sockets are the per-workload sockets by name; those not named serve as the
+	// shared one does.
+	Sockets map[string]Socket
+	// Call, if not nil, is told of each call that ended: its full method name and
+	// its status code's.
+	Call func(method, code string, took time.Duration)
 	// Stopping ends when streams are to end.
 	Stopping context.Context
 	// Log may be nil.
 	Log *slog.Logger
+}
+
+// Socket is what is special about a per-workload socket.
+type Socket struct {
+	// Only gives no identities but those of entries that name the socket.
+	Only bool
 }
 
 // Service implements the Workload API (SPIFFE Workload API, sections 5 and 6).
