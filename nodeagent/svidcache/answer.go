@@ -1,6 +1,7 @@
 package svidcache
 
 import (
+	"crypto/x509"
 	"slices"
 	"sync"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/lanyard-mtls/lanyard/internal/registration"
 	"github.com/lanyard-mtls/lanyard/internal/workload"
 )
 
@@ -135,3 +137,22 @@ func (b *Bundles) same(other *Bundles) bool {
 	}
 	return true
 }
+
+// Identity is one SVID of an [Answer]. It is shared and must not be changed.
+type Identity struct {
+	// Entry has the SPIFFE ID filled in where it is an instance of a template.
+	Entry registration.Entry
+	// Chain is leaf first, ChainDER the same in DER, concatenated.
+	Chain    []*x509.Certificate
+	ChainDER []byte
+	// KeyDER is PKCS #8. It is secret.
+	KeyDER []byte
+	// NotAfter is when the first of the chain ends.
+	NotAfter time.Time
+}
+
+// Identities returns the SVIDs of the answer, the default first.
+func (a *Answer) Identities() []Identity { return nil }
+
+// ByDomain returns the authorities of each trust domain, DER concatenated.
+func (b *Bundles) ByDomain() map[spiffeid.TrustDomain][]byte { return b.der }

@@ -18,7 +18,7 @@ import (
 func TestSignsAnewOnlyWhenTheCertificateChanges(t *testing.T) {
 	inWorld(t, Config{}, func(t *testing.T, w *world) {
 		w.give(entry("a"))
-		sub := w.Subscribe(selectors("unix:uid:a", "unix:gid:1"))
+		sub := w.Subscribe(caller("unix:uid:a", "unix:gid:1"))
 		defer sub.Close()
 		first := answer(t, sub)
 
@@ -43,13 +43,13 @@ func TestSignsAnewOnlyWhenTheCertificateChanges(t *testing.T) {
 func TestAnotherSPIFFEIDIsAnotherIdentity(t *testing.T) {
 	inWorld(t, Config{}, func(t *testing.T, w *world) {
 		w.give(entry("a"))
-		sub := w.Subscribe(selectors("unix:uid:a"))
+		sub := w.Subscribe(caller("unix:uid:a"))
 		defer sub.Close()
 		answer(t, sub)
 		w.issuer.set(func(s *issuer) { s.hold = make(chan struct{}) })
 		w.give(entry("a", func(e *registration.Entry) { e.SPIFFEID = spiffeid.RequireFromString("spiffe://example.org/new") }))
 		// The old SVID is served to nobody, though the new one is not there.
-		late := w.Subscribe(selectors("unix:uid:a"))
+		late := w.Subscribe(caller("unix:uid:a"))
 		if a, err := late.Answer(t.Context()); !errors.Is(err, ErrPending) {
 			t.Errorf("got %v, %v", ids(a), err)
 		}
@@ -63,7 +63,7 @@ func TestAnotherSPIFFEIDIsAnotherIdentity(t *testing.T) {
 
 func TestAnswersFollowTheEntries(t *testing.T) {
 	inWorld(t, Config{}, func(t *testing.T, w *world) {
-		sub := w.Subscribe(selectors("unix:uid:a"))
+		sub := w.Subscribe(caller("unix:uid:a"))
 		if _, err := sub.Answer(t.Context()); !errors.Is(err, ErrNotSynced) {
 			t.Errorf("before the first sync: %v", err)
 		}
@@ -99,7 +99,7 @@ func TestNewIdentityWaitsForItsSVID(t *testing.T) {
 	inWorld(t, Config{}, func(t *testing.T, w *world) {
 		also := func(e *registration.Entry) { e.Selectors = selectors("unix:uid:1") }
 		w.give(entry("b", also))
-		sub := w.Subscribe(selectors("unix:uid:1"))
+		sub := w.Subscribe(caller("unix:uid:1"))
 		defer sub.Close()
 		answer(t, sub)
 		w.issuer.set(func(s *issuer) { s.hold = make(chan struct{}) })
@@ -122,7 +122,7 @@ func TestHintsAreUnique(t *testing.T) {
 		w.give(entry("a", hinted(20)), entry("b", hinted(10)), entry("c", hinted(10)),
 			entry("d", func(e *registration.Entry) { e.Selectors = selectors("unix:uid:1") }),
 			entry("e", func(e *registration.Entry) { e.Selectors = selectors("unix:uid:1") }))
-		sub := w.Subscribe(selectors("unix:uid:1"))
+		sub := w.Subscribe(caller("unix:uid:1"))
 		defer sub.Close()
 		if got := ids(answer(t, sub)); !slices.Equal(got, []string{"/b", "/d", "/e"}) {
 			t.Errorf("got %v", got)
@@ -133,9 +133,9 @@ func TestHintsAreUnique(t *testing.T) {
 func TestOneAnswerForAllOfTheSameIdentities(t *testing.T) {
 	inWorld(t, Config{}, func(t *testing.T, w *world) {
 		w.give(entry("a"))
-		one := w.Subscribe(selectors("unix:uid:a", "unix:gid:1"))
+		one := w.Subscribe(caller("unix:uid:a", "unix:gid:1"))
 		defer one.Close()
-		two := w.Subscribe(selectors("unix:uid:a", "unix:gid:2"))
+		two := w.Subscribe(caller("unix:uid:a", "unix:gid:2"))
 		defer two.Close()
 		a, b := answer(t, one), answer(t, two)
 		if a != b {
@@ -154,9 +154,9 @@ func TestBundlesArePushed(t *testing.T) {
 		other := testca.New(t, "other.org")
 		federated := func(e *registration.Entry) { e.FederatesWith = []spiffeid.TrustDomain{other.TrustDomain} }
 		w.give(entry("a", federated))
-		svids := w.Subscribe(selectors("unix:uid:a"))
+		svids := w.Subscribe(caller("unix:uid:a"))
 		defer svids.Close()
-		bundles := w.SubscribeBundles(selectors("unix:uid:a"))
+		bundles := w.SubscribeBundles(caller("unix:uid:a"))
 		defer bundles.Close()
 		domains := func() (int, int) {
 			b, err := bundles.Bundles(t.Context())
@@ -194,7 +194,7 @@ func TestBundlesArePushed(t *testing.T) {
 func TestBundlesNeedNoSVID(t *testing.T) {
 	inWorld(t, Config{}, func(t *testing.T, w *world) {
 		w.give(entry("a", func(e *registration.Entry) { e.DisableX509SVIDPrefetch = true }))
-		sub := w.SubscribeBundles(selectors("unix:uid:a"))
+		sub := w.SubscribeBundles(caller("unix:uid:a"))
 		defer sub.Close()
 		if _, err := sub.Bundles(t.Context()); err != nil {
 			t.Fatal(err)
@@ -209,13 +209,13 @@ func TestBundlesNeedNoSVID(t *testing.T) {
 func TestReselect(t *testing.T) {
 	inWorld(t, Config{}, func(t *testing.T, w *world) {
 		w.give(entry("a"), entry("b"))
-		sub := w.Subscribe(selectors("unix:uid:a"))
+		sub := w.Subscribe(caller("unix:uid:a"))
 		defer sub.Close()
 		answer(t, sub)
-		if sub.Reselect(selectors("unix:uid:a")) {
+		if sub.Reselect(caller("unix:uid:a")) {
 			t.Error("the same selectors are others")
 		}
-		if !sub.Reselect(selectors("unix:uid:b")) {
+		if !sub.Reselect(caller("unix:uid:b")) {
 			t.Error("other selectors are the same")
 		}
 		if got := ids(answer(t, sub)); !slices.Equal(got, []string{"/b"}) {

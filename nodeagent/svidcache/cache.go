@@ -32,6 +32,14 @@ type Config struct {
 	MaxSize int
 	// KeyType is one that [CheckKeyType] accepts.
 	KeyType string
+	// AvailabilityTarget is how long before its end an SVID is renewed, where it
+	// lives for 12 h more than that; any other is at half its life. 0: all are.
+	AvailabilityTarget time.Duration
+	// Now is the wall clock; nil is the machine's.
+	Now func() time.Time
+	// Signed is told of each request for SVIDs: how many were asked for, and why
+	// some could not be had. May be nil.
+	Signed func(n int, took time.Duration, err error)
 	// Log may be nil.
 	Log *slog.Logger
 }

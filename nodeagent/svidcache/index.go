@@ -48,18 +48,19 @@ func (ix *index) remove(r *record) {
 	}
 }
 
-// match returns what a caller with the selectors is given, ordered by entry ID;
+// match returns what a caller is given, ordered by entry ID;
 // expand says what is given for a record, nil for nothing.
 // Entries that are stored elsewhere (StoreSVID) are not; of those with the same
 // hint, the oldest is (SPIFFE Workload API, section 5.2.1).
-func (ix *index) match(selectors registration.SelectorSet, expand func(*record, registration.SelectorSet) *record) []*record {
+func (ix *index) match(caller Caller, expand func(*record, []registration.Selector) *record) []*record {
+	selectors := registration.NewSelectorSet(caller.Selectors...)
 	var found []*record
 	for sel := range selectors {
 		for r := range ix.bySelector[sel] {
-			if r.entry.StoreSVID || !selectors.HasAll(r.entry.Selectors) {
+			if r.entry.StoreSVID || !caller.may(r.entry.Selectors) || !selectors.HasAll(r.entry.Selectors) {
 				continue
 			}
-			if r = expand(r, selectors); r != nil {
+			if r = expand(r, caller.Selectors); r != nil {
 				found = append(found, r)
 			}
 		}
@@ -74,30 +75,6 @@ func (ix *index) match(selectors registration.SelectorSet, expand func(*record, 
 	return slices.DeleteFunc(found, func(r *record) bool {
 		return r.entry.Hint != "" && oldest[r.entry.Hint] != r
 	})
-}
-
-// nearest returns the entry that the caller lacks the fewest selectors for, the
-// smallest ID of several, and those selectors. Entries that only an agent can
-// match, its node aliases, are none of a workload's business.
-func (ix *index) nearest(selectors registration.SelectorSet) (registration.Entry, []registration.Selector, bool) {
-	var best *record
-	var bestMissing []registration.Selector
-	for r := range ix.filedUnder {
-		if r.entry.StoreSVID || isNodeAlias(r.entry) {
-			continue
-		}
-		missing := slices.DeleteFunc(slices.Clone(r.entry.Selectors), func(s registration.Selector) bool {
-			_, has := selectors[s]
-			return has
-		})
-		if best == nil || cmp.Or(cmp.Compare(len(missing), len(bestMissing)), cmp.Compare(r.entry.ID, best.entry.ID)) < 0 {
-			best, bestMissing = r, missing
-		}
-	}
-	if best == nil {
-		return registration.Entry{}, nil, false
-	}
-	return best.entry, bestMissing, true
 }
 
 // isNodeAlias reports whether e gives an agent, and no workload, another ID.

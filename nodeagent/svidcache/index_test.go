@@ -31,10 +31,11 @@ func TestIndexMatchesAsATrialOfAll(t *testing.T) {
 			records[id] = r
 			ix.add(r)
 		}
-		caller := registration.NewSelectorSet(some(8)...)
+		caller := Caller{Selectors: some(8)}
+		set := registration.NewSelectorSet(caller.Selectors...)
 		var want []string
 		for id, r := range records {
-			if caller.HasAll(r.entry.Selectors) {
+			if set.HasAll(r.entry.Selectors) {
 				want = append(want, id)
 			}
 		}
@@ -44,7 +45,7 @@ func TestIndexMatchesAsATrialOfAll(t *testing.T) {
 			got = append(got, r.entry.ID)
 		}
 		if !slices.Equal(got, want) {
-			t.Fatalf("round %d: caller %v: got %v, want %v", i, caller.Sorted(), got, want)
+			t.Fatalf("round %d: caller %v: got %v, want %v", i, caller.Selectors, got, want)
 		}
 	}
 }
@@ -52,28 +53,9 @@ func TestIndexMatchesAsATrialOfAll(t *testing.T) {
 func TestEntryWithoutSelectorsMatchesNobody(t *testing.T) {
 	ix := newIndex()
 	ix.add(&record{entry: registration.Entry{ID: "a"}})
-	if got := ix.match(registration.NewSelectorSet(selectors("unix:uid:1")...), itself); len(got) > 0 {
+	if got := ix.match(caller("unix:uid:1"), itself); len(got) > 0 {
 		t.Errorf("matched %v", got)
 	}
 }
 
-func TestNearest(t *testing.T) {
-	ix := newIndex()
-	if _, _, ok := ix.nearest(nil); ok {
-		t.Error("an entry of none")
-	}
-	for id, sel := range map[string][]registration.Selector{
-		"a": selectors("unix:uid:1", "unix:gid:2", "unix:path:/x"),
-		"b": selectors("unix:uid:1", "unix:path:/x"),
-		"c": selectors("unix:uid:1", "unix:path:/y"),
-		"0": selectors("spiffe_id:spiffe://one.test/spire/agent/x"), // a node alias: nothing a workload can be
-	} {
-		ix.add(&record{entry: registration.Entry{ID: id, Selectors: sel}})
-	}
-	e, missing, ok := ix.nearest(registration.NewSelectorSet(selectors("unix:uid:1", "unix:gid:3")...))
-	if !ok || e.ID != "b" || !slices.Equal(missing, selectors("unix:path:/x")) {
-		t.Errorf("got %s, %v, %v", e.ID, missing, ok)
-	}
-}
-
-func itself(r *record, _ registration.SelectorSet) *record { return r }
+func itself(r *record, _ []registration.Selector) *record { return r }

@@ -75,33 +75,31 @@ func (s *Subscription) JWTBundles(ctx context.Context) (*JWTBundles, error) {
 	return bundles, err
 }
 
-// JWTBundlesOf returns the JWT bundles of a caller with the selectors at this
-// moment: its own trust domain's alone if it has no identity. It fails with
+// JWTBundlesOf returns the JWT bundles of a caller at this moment: its own trust domain's alone if it has no identity. It fails with
 // [ErrNotSynced].
-func (c *Cache) JWTBundlesOf(selectors []registration.Selector) (*JWTBundles, error) {
+func (c *Cache) JWTBundlesOf(caller Caller) (*JWTBundles, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.synced {
 		return nil, ErrNotSynced
 	}
 	var federated []spiffeid.TrustDomain
-	for _, r := range c.match(selectors) {
+	for _, r := range c.match(caller) {
 		federated = append(federated, r.entry.FederatesWith...)
 	}
 	return newJWTBundles(c.cfg.TrustDomain, c.jwt, federated), nil
 }
 
-// Identities returns the entries that a caller with the selectors is given, by
-// ID; of templates the instances. It fails with [ErrNotSynced] and
+// Identities returns the entries that a caller is given, by ID; of templates the instances. It fails with [ErrNotSynced] and
 // [ErrNoIdentity], and has nothing signed.
-func (c *Cache) Identities(selectors []registration.Selector) ([]registration.Entry, error) {
+func (c *Cache) Identities(caller Caller) ([]registration.Entry, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.synced {
 		return nil, ErrNotSynced
 	}
 	var entries []registration.Entry
-	for _, r := range c.match(selectors) {
+	for _, r := range c.match(caller) {
 		e := r.entry
 		if r.template != nil { // an instance is not made anew for what no certificate says
 			e.JWTSVIDTTL, e.JWTSVIDIncludeJTI = r.template.entry.JWTSVIDTTL, r.template.entry.JWTSVIDIncludeJTI
@@ -114,7 +112,7 @@ func (c *Cache) Identities(selectors []registration.Selector) ([]registration.En
 	return entries, nil
 }
 
-// match returns the records of a caller with the selectors; c.mu is held.
-func (c *Cache) match(selectors []registration.Selector) []*record {
-	return c.index.match(registration.NewSelectorSet(selectors...), c.expand)
+// match returns the records of a caller; c.mu is held.
+func (c *Cache) match(caller Caller) []*record {
+	return c.index.match(caller, c.expand)
 }

@@ -51,7 +51,7 @@ func TestJWTBundlesArePushedOnChangeOnly(t *testing.T) {
 			e.Selectors, e.FederatesWith = selectors("unix:uid:1"), []spiffeid.TrustDomain{other.TrustDomain}
 		}))
 		w.giveKeys(a.Bundle(), other.Bundle(), unused.Bundle())
-		sub := w.SubscribeBundles(selectors("unix:uid:1"))
+		sub := w.SubscribeBundles(caller("unix:uid:1"))
 		defer sub.Close()
 		first, err := sub.JWTBundles(t.Context())
 		if err != nil {
@@ -92,19 +92,19 @@ func TestJWTBundlesArePushedOnChangeOnly(t *testing.T) {
 
 func TestJWTBundlesOfCallers(t *testing.T) {
 	inWorld(t, Config{}, func(t *testing.T, w *world) {
-		if _, err := w.JWTBundlesOf(selectors("unix:uid:1")); !errors.Is(err, ErrNotSynced) {
+		if _, err := w.JWTBundlesOf(caller("unix:uid:1")); !errors.Is(err, ErrNotSynced) {
 			t.Errorf("before the first sync: %v", err)
 		}
 		a, other := jwttest.New(t, "example.org", "a"), jwttest.New(t, "other.org", "a")
 		w.give(entry("1", func(e *registration.Entry) {
 			e.Selectors, e.FederatesWith = selectors("unix:uid:1"), []spiffeid.TrustDomain{other.TrustDomain}
 		}))
-		if b, err := w.JWTBundlesOf(selectors("unix:uid:1")); err != nil || len(domains(t, b)) != 1 {
+		if b, err := w.JWTBundlesOf(caller("unix:uid:1")); err != nil || len(domains(t, b)) != 1 {
 			t.Errorf("without keys: %v", err)
 		}
 		w.giveKeys(a.Bundle(), other.Bundle())
 		for uid, want := range map[string]bool{"unix:uid:1": true, "unix:uid:2": false} {
-			b, err := w.JWTBundlesOf(selectors(uid))
+			b, err := w.JWTBundlesOf(caller(uid))
 			if err != nil || !b.Bundle(a.TrustDomain).Has("a") || (b.Bundle(other.TrustDomain) != nil) != want {
 				t.Errorf("%s: %+v, %v", uid, b, err)
 			}
@@ -114,21 +114,21 @@ func TestJWTBundlesOfCallers(t *testing.T) {
 
 func TestIdentities(t *testing.T) {
 	inWorld(t, Config{}, func(t *testing.T, w *world) {
-		if _, err := w.Identities(selectors("unix:uid:1")); !errors.Is(err, ErrNotSynced) {
+		if _, err := w.Identities(caller("unix:uid:1")); !errors.Is(err, ErrNotSynced) {
 			t.Errorf("before the first sync: %v", err)
 		}
 		tmpl := template(t, "t", "/app/{{docker:label:app}}")
 		plain := entry("1", func(e *registration.Entry) { e.Selectors = selectors("unix:uid:1") })
 		w.give(tmpl, plain)
-		if _, err := w.Identities(selectors("unix:uid:2")); !errors.Is(err, ErrNoIdentity) {
+		if _, err := w.Identities(caller("unix:uid:2")); !errors.Is(err, ErrNoIdentity) {
 			t.Errorf("nobody's: %v", err)
 		}
-		caller := selectors("unix:uid:1", "docker:label:app:web")
-		sub := w.SubscribeBundles(caller) // makes the instance
+		web := caller("unix:uid:1", "docker:label:app:web")
+		sub := w.SubscribeBundles(web) // makes the instance
 		defer sub.Close()
 		tmpl.JWTSVIDIncludeJTI, tmpl.JWTSVIDTTL, tmpl.Revision = true, time.Minute, 1
 		w.give(tmpl, plain)
-		got, err := w.Identities(caller)
+		got, err := w.Identities(web)
 		if err != nil || len(got) != 2 || got[0].ID != "1" {
 			t.Fatalf("got %v, %v", got, err)
 		}

@@ -16,7 +16,7 @@ func TestRotatesAtHalfLife(t *testing.T) {
 	inWorld(t, Config{}, func(t *testing.T, w *world) {
 		w.issuer.ttl = 10 * time.Second
 		w.give(entry("a"))
-		sub := w.Subscribe(selectors("unix:uid:a"))
+		sub := w.Subscribe(caller("unix:uid:a"))
 		defer sub.Close()
 		last := answer(t, sub)
 		at := time.Now()
@@ -73,12 +73,12 @@ func TestKeepsServingWhileTheIssuerIsAway(t *testing.T) {
 	inWorld(t, Config{}, func(t *testing.T, w *world) {
 		w.issuer.ttl = 10 * time.Minute
 		w.give(entry("a"))
-		sub := w.Subscribe(selectors("unix:uid:a"))
+		sub := w.Subscribe(caller("unix:uid:a"))
 		defer sub.Close()
 		answer(t, sub)
 		w.issuer.set(func(s *issuer) { s.down = errors.New("away"); s.calls = nil })
 		silent(t, sub, 9*time.Minute)
-		late := w.Subscribe(selectors("unix:uid:a"))
+		late := w.Subscribe(caller("unix:uid:a"))
 		answer(t, late) // the last good one
 		late.Close()
 		if n := w.issuer.signed("a"); n < 5 || n > 60 {
@@ -86,7 +86,7 @@ func TestKeepsServingWhileTheIssuerIsAway(t *testing.T) {
 		}
 		// Expired: never served again, and the open stream waits on.
 		silent(t, sub, 5*time.Minute)
-		late = w.Subscribe(selectors("unix:uid:a"))
+		late = w.Subscribe(caller("unix:uid:a"))
 		if _, err := late.Answer(t.Context()); !errors.Is(err, ErrPending) {
 			t.Errorf("after expiry: %v, want %v", err, ErrPending)
 		}
@@ -112,7 +112,7 @@ func TestPrefetchAndOnDemand(t *testing.T) {
 			}
 		}
 		before := time.Now()
-		sub := w.Subscribe(selectors("unix:uid:e"))
+		sub := w.Subscribe(caller("unix:uid:e"))
 		answer(t, sub)
 		if waited := time.Since(before); waited > 0 {
 			t.Errorf("waited %s for an SVID on demand", waited)
@@ -122,7 +122,7 @@ func TestPrefetchAndOnDemand(t *testing.T) {
 		if n := len(w.active); n != 3 {
 			t.Errorf("%d SVIDs are kept, want 3", n)
 		}
-		again := w.Subscribe(selectors("unix:uid:e"))
+		again := w.Subscribe(caller("unix:uid:e"))
 		defer again.Close()
 		answer(t, again)
 		if n := w.issuer.signed("e"); n != 1 {
@@ -136,11 +136,11 @@ func TestPrefetchAndOnDemand(t *testing.T) {
 func TestSVIDThatComesAfterItsStreamWent(t *testing.T) {
 	inWorld(t, Config{MaxSize: 1}, func(t *testing.T, w *world) {
 		w.give(entry("a"), entry("b"))
-		kept := w.Subscribe(selectors("unix:uid:a"))
+		kept := w.Subscribe(caller("unix:uid:a"))
 		defer kept.Close()
 		answer(t, kept)
 		w.issuer.set(func(s *issuer) { s.hold = make(chan struct{}) })
-		sub := w.Subscribe(selectors("unix:uid:b"))
+		sub := w.Subscribe(caller("unix:uid:b"))
 		synctest.Wait()
 		sub.Close()
 		w.issuer.set(func(s *issuer) { close(s.hold); s.hold = nil })
@@ -163,7 +163,7 @@ func TestDemandIsNotBehindPrefetchThatFailed(t *testing.T) {
 		// Callers that come and go are not asked for each time.
 		before := w.issuer.signed("a")
 		for range 600 {
-			w.Subscribe(selectors("unix:uid:a")).Close()
+			w.Subscribe(caller("unix:uid:a")).Close()
 			time.Sleep(100 * time.Millisecond)
 		}
 		if n := w.issuer.signed("a") - before; n > 60 {
@@ -172,7 +172,7 @@ func TestDemandIsNotBehindPrefetchThatFailed(t *testing.T) {
 		for n := w.issuer.signed("a"); w.issuer.signed("a") == n; time.Sleep(time.Second) {
 		}
 		w.issuer.set(func(s *issuer) { s.otherID = spiffeid.ID{} })
-		sub := w.Subscribe(selectors("unix:uid:a"))
+		sub := w.Subscribe(caller("unix:uid:a"))
 		defer sub.Close()
 		if _, err := sub.Answer(t.Context()); err != nil {
 			t.Error(err)
@@ -190,7 +190,7 @@ func TestDemandIsNotBehindPrefetch(t *testing.T) {
 		w.give(entries...)
 		w.give(append(entries, entry("z"))...)
 		before := time.Now()
-		sub := w.Subscribe(selectors("unix:uid:z"))
+		sub := w.Subscribe(caller("unix:uid:z"))
 		defer sub.Close()
 		answer(t, sub)
 		if waited := time.Since(before); waited > 0 {
@@ -211,7 +211,7 @@ func TestWrongAnswersOfTheIssuerAreNotServed(t *testing.T) {
 			inWorld(t, Config{}, func(t *testing.T, w *world) {
 				w.issuer.set(spoil)
 				w.give(entry("a"))
-				sub := w.Subscribe(selectors("unix:uid:a"))
+				sub := w.Subscribe(caller("unix:uid:a"))
 				defer sub.Close()
 				start := time.Now()
 				if a, err := sub.Answer(t.Context()); !errors.Is(err, ErrPending) {

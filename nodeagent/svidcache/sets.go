@@ -6,8 +6,6 @@ import (
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-
-	"github.com/lanyard-mtls/lanyard/internal/registration"
 )
 
 // A group is all streams of callers with the same selectors, a set is the
@@ -15,7 +13,7 @@ import (
 // share the set, and with it each answer. All fields are guarded by Cache.mu.
 type group struct {
 	key       string
-	selectors registration.SelectorSet
+	caller    Caller
 	streams   int
 	demand    int           // streams that need SVIDs, and not bundles alone
 	set       *set          // nil: no entry matches
@@ -32,17 +30,6 @@ type set struct {
 	jwt     *JWTBundles
 }
 
-func groupKey(selectors []registration.Selector) string {
-	var b strings.Builder
-	for _, s := range selectors {
-		b.WriteString(s.Type)
-		b.WriteByte(0)
-		b.WriteString(s.Value)
-		b.WriteByte(0)
-	}
-	return b.String()
-}
-
 func setKey(records []*record) string {
 	ids := make([]string, len(records))
 	for i, r := range records {
@@ -51,13 +38,12 @@ func setKey(records []*record) string {
 	return strings.Join(ids, "\x00")
 }
 
-// join returns the group of callers with the selectors, with one stream more.
-func (c *Cache) join(selectors []registration.Selector, needsSVIDs bool) *group {
-	sorted := registration.SortSelectors(selectors)
-	key := groupKey(sorted)
+// join returns the group of the caller, which is normal, with one stream more.
+func (c *Cache) join(caller Caller, needsSVIDs bool) *group {
+	key := caller.key()
 	g := c.groups[key]
 	if g == nil {
-		g = &group{key: key, selectors: registration.NewSelectorSet(sorted...), changed: make(chan struct{})}
+		g = &group{key: key, caller: caller, changed: make(chan struct{})}
 		c.groups[key] = g
 		c.rematch(g)
 	}
@@ -84,7 +70,7 @@ func (c *Cache) leave(g *group, neededSVIDs bool) {
 
 // rematch moves g to the set that its selectors lead to now.
 func (c *Cache) rematch(g *group) {
-	records := c.index.match(g.selectors, c.expand)
+	records := c.match(g.caller)
 	if len(records) == 0 {
 		if g.set != nil {
 			c.detach(g)

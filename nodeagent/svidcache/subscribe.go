@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"time"
-
-	"github.com/lanyard-mtls/lanyard/internal/registration"
 )
 
 // What a [Subscription] ends or fails with.
@@ -32,22 +30,21 @@ type Subscription struct {
 	jwt        *JWTBundles // returned last
 }
 
-// Subscribe returns the subscription of a caller with the selectors to its SVIDs:
+// Subscribe returns the subscription of a caller to its SVIDs:
 // those not kept yet are signed at once.
-func (c *Cache) Subscribe(selectors []registration.Selector) *Subscription {
-	return c.subscribe(selectors, true)
+func (c *Cache) Subscribe(caller Caller) *Subscription {
+	return c.subscribe(caller, true)
 }
 
-// SubscribeBundles returns the subscription of a caller with the selectors to
-// the bundles alone.
-func (c *Cache) SubscribeBundles(selectors []registration.Selector) *Subscription {
-	return c.subscribe(selectors, false)
+// SubscribeBundles returns the subscription of a caller to the bundles alone.
+func (c *Cache) SubscribeBundles(caller Caller) *Subscription {
+	return c.subscribe(caller, false)
 }
 
-func (c *Cache) subscribe(selectors []registration.Selector, needsSVIDs bool) *Subscription {
+func (c *Cache) subscribe(caller Caller, needsSVIDs bool) *Subscription {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return &Subscription{c: c, g: c.join(selectors, needsSVIDs), needsSVIDs: needsSVIDs}
+	return &Subscription{c: c, g: c.join(caller.normal(), needsSVIDs), needsSVIDs: needsSVIDs}
 }
 
 // Close gives the subscription up.
@@ -57,16 +54,17 @@ func (s *Subscription) Close() {
 	s.c.leave(s.g, s.needsSVIDs)
 }
 
-// Reselect says that the caller's selectors are now these. It is true if they
-// were others before: then what was returned last no longer counts.
-func (s *Subscription) Reselect(selectors []registration.Selector) bool {
+// Reselect says that the caller is now this. It is true if it was another
+// before: then what was returned last no longer counts.
+func (s *Subscription) Reselect(caller Caller) bool {
+	caller = caller.normal()
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
-	if groupKey(registration.SortSelectors(selectors)) == s.g.key {
+	if caller.key() == s.g.key {
 		return false
 	}
 	old := s.g
-	s.g = s.c.join(selectors, s.needsSVIDs)
+	s.g = s.c.join(caller, s.needsSVIDs)
 	s.c.leave(old, s.needsSVIDs)
 	s.answer, s.bundles, s.jwt = nil, nil, nil
 	return true
@@ -134,12 +132,4 @@ func look[T any](s *Subscription, pick func(*set) *T) (*T, <-chan struct{}, erro
 		return nil, nil, ErrNoIdentity
 	}
 	return pick(s.g.set), s.g.changed, nil
-}
-
-// Nearest returns the entry that a caller with the selectors lacks the fewest
-// for, and which; it is false if there is no entry at all. It reads all entries.
-func (c *Cache) Nearest(selectors []registration.Selector) (registration.Entry, []registration.Selector, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.index.nearest(registration.NewSelectorSet(selectors...))
 }

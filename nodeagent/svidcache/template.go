@@ -16,11 +16,11 @@ func (r *record) isTemplate() bool { return !r.entry.Template.IsZero() }
 
 // expand returns the records that callers with the selectors are given for r: r itself, or its instance; nil where a template
 // can't be filled from them.
-func (c *Cache) expand(r *record, selectors registration.SelectorSet) *record {
+func (c *Cache) expand(r *record, selectors []registration.Selector) *record {
 	if !r.isTemplate() {
 		return r
 	}
-	id, err := r.entry.Template.Instance(selectors.Sorted())
+	id, err := r.entry.Template.Instance(selectors)
 	if err != nil {
 		c.log.Debug("ID template gives this caller no identity", "entry_id", r.entry.ID, "template", r.entry.Template, "reason", err)
 		return nil

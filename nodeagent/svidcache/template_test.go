@@ -39,11 +39,11 @@ func (w *world) giveInstances(tmpl registration.Entry, paths ...string) {
 func TestTemplateGivesEachCallerItsOwn(t *testing.T) {
 	inWorld(t, Config{}, func(t *testing.T, w *world) {
 		w.giveInstances(template(t, "t", "/app/{{docker:label:app}}"), "/app/web", "/app/db")
-		web := w.Subscribe(selectors("unix:uid:1", "docker:label:app:web"))
+		web := w.Subscribe(caller("unix:uid:1", "docker:label:app:web"))
 		defer web.Close()
-		db := w.Subscribe(selectors("unix:uid:1", "docker:label:app:db", "docker:label:tier:1"))
+		db := w.Subscribe(caller("unix:uid:1", "docker:label:app:db", "docker:label:tier:1"))
 		defer db.Close()
-		again := w.Subscribe(selectors("unix:uid:1", "docker:label:app:web", "docker:label:tier:2"))
+		again := w.Subscribe(caller("unix:uid:1", "docker:label:app:web", "docker:label:tier:2"))
 		defer again.Close()
 		for sub, want := range map[*Subscription]string{web: "/app/web", db: "/app/db", again: "/app/web"} {
 			svids := answer(t, sub).X509Context().SVIDs
@@ -70,7 +70,7 @@ func TestTemplateRefusesWhatCannotFillIt(t *testing.T) {
 			"dots":        selectors("unix:uid:1", "docker:label:app:.."),
 			"not its own": selectors("unix:uid:2", "docker:label:app:web"),
 		} {
-			sub := w.Subscribe(sel)
+			sub := w.Subscribe(Caller{Selectors: sel})
 			if _, err := sub.Answer(t.Context()); !errors.Is(err, ErrNoIdentity) {
 				t.Errorf("%s: %v", name, err)
 			}
@@ -84,7 +84,7 @@ func TestTemplateForgetsInstances(t *testing.T) {
 	inWorld(t, Config{}, func(t *testing.T, w *world) {
 		w.giveInstances(template(t, "t", "/app/{{docker:label:app}}"), "/app/a", "/app/b")
 		for _, label := range []string{"a", "b"} {
-			sub := w.Subscribe(selectors("unix:uid:1", "docker:label:app:"+label))
+			sub := w.Subscribe(caller("unix:uid:1", "docker:label:app:"+label))
 			answer(t, sub)
 			sub.Close()
 		}
@@ -104,7 +104,7 @@ func TestTemplateForgetsInstances(t *testing.T) {
 func TestTemplateChangesAndGoes(t *testing.T) {
 	inWorld(t, Config{}, func(t *testing.T, w *world) {
 		w.giveInstances(template(t, "t", "/app/{{docker:label:app}}"), "/app/web")
-		sub := w.Subscribe(selectors("unix:uid:1", "docker:label:app:web"))
+		sub := w.Subscribe(caller("unix:uid:1", "docker:label:app:web"))
 		defer sub.Close()
 		answer(t, sub)
 		w.giveInstances(template(t, "t", "/apps/{{docker:label:app}}"), "/apps/web")

@@ -46,7 +46,7 @@ func (s *Service) FetchJWTSVID(ctx context.Context, req *workloadpb.JWTSVIDReque
 	if err != nil {
 		return nil, err
 	}
-	entries, err := s.cfg.Cache.Identities(selectors)
+	entries, err := s.cfg.Cache.Identities(svidcache.Caller{Selectors: selectors})
 	if err == nil && !only.IsZero() {
 		entries = slices.DeleteFunc(entries, func(e registration.Entry) bool { return e.SPIFFEID != only })
 		if len(entries) == 0 {
@@ -121,7 +121,7 @@ func (s *Service) ValidateJWTSVID(ctx context.Context, req *workloadpb.ValidateJ
 	if err != nil {
 		return nil, err
 	}
-	bundles, err := s.cfg.Cache.JWTBundlesOf(selectors)
+	bundles, err := s.cfg.Cache.JWTBundlesOf(svidcache.Caller{Selectors: selectors})
 	if err != nil {
 		return nil, s.explain(ctx, err, selectors)
 	}

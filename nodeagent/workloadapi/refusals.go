@@ -41,9 +41,9 @@ func (r *refusals) log(ctx context.Context, selectors []registration.Selector) {
 	if caller, err := workloadattest.FromContext(ctx); err == nil {
 		attrs = append(attrs, "pid", caller.PID())
 	}
-	entry, missing, ok := r.cache.Nearest(selectors)
-	if ok {
-		attrs = append(attrs, "nearest_entry", entry.ID, "nearest_spiffe_id", entry.SPIFFEID, "missing", joinSelectors(missing))
+	if x := r.cache.Explain(svidcache.Caller{Selectors: selectors}); len(x.Near) > 0 {
+		near := x.Near[0]
+		attrs = append(attrs, "nearest_entry", near.Entry.ID, "nearest_spiffe_id", near.Entry.SPIFFEID, "missing", joinSelectors(near.Missing))
 	} else {
 		attrs = append(attrs, "nearest_entry", "none: the issuer has no entry for workloads of this agent")
 	}

@@ -137,7 +137,7 @@ var errStopping = errors.New("the agent is stopping")
 // follow sends what next returns until ctx ends, the agent stops, or there is no
 // identity any more. The caller is attested anew before each message but the
 // first: it may have executed another program by then.
-func follow[T any](ctx context.Context, s *Service, subscribe func([]registration.Selector) *svidcache.Subscription,
+func follow[T any](ctx context.Context, s *Service, subscribe func(svidcache.Caller) *svidcache.Subscription,
 	next func(*svidcache.Subscription, context.Context) (T, error), send func(T) error,
 ) error {
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -147,7 +147,7 @@ func follow[T any](ctx context.Context, s *Service, subscribe func([]registratio
 	if err != nil {
 		return err
 	}
-	sub := subscribe(selectors)
+	sub := subscribe(svidcache.Caller{Selectors: selectors})
 	defer sub.Close()
 	for first := true; ; first = false {
 		v, err := next(sub, ctx)
@@ -155,7 +155,7 @@ func follow[T any](ctx context.Context, s *Service, subscribe func([]registratio
 			if selectors, err = s.attest(ctx); err != nil {
 				return err
 			}
-			if sub.Reselect(selectors) {
+			if sub.Reselect(svidcache.Caller{Selectors: selectors}) {
 				v, err = next(sub, ctx)
 			}
 		}

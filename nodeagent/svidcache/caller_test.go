@@ -1,0 +1,3 @@
+package svidcache
+
+func caller(texts ...string) Caller { return Caller{Selectors: selectors(texts...)} }
