@@ -16,10 +16,10 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/lanyard-mtls/lanyard/internal/health"
+	"github.com/lanyard-mtls/lanyard/internal/metrics"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
 	"github.com/lanyard-mtls/lanyard/issuer/ca"
 	"github.com/lanyard-mtls/lanyard/issuer/enroll"
-	"github.com/lanyard-mtls/lanyard/issuer/metrics"
 	"github.com/lanyard-mtls/lanyard/issuer/oidc"
 	"github.com/lanyard-mtls/lanyard/issuer/serverapi"
 )

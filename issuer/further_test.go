@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/lanyard-mtls/lanyard/internal/health"
+	"github.com/lanyard-mtls/lanyard/internal/metrics"
 	"github.com/lanyard-mtls/lanyard/issuer"
-	"github.com/lanyard-mtls/lanyard/issuer/metrics"
 	"github.com/lanyard-mtls/lanyard/issuer/oidc"
 )
 

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/lanyard-mtls/lanyard/internal/metrics"
 )
 
 // descs are the metrics that are read when they are asked for.
@@ -55,7 +57,7 @@ func (c ownCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	td := c.src.TrustDomain.Name()
 	gauge(c.desc.info, 1, c.src.Version, td)
-	gauge(c.desc.spireStarted, 1, sanitize(td), sanitize(c.src.Version))
+	gauge(c.desc.spireStarted, 1, metrics.Sanitize(td), metrics.Sanitize(c.src.Version))
 	if !c.src.Started.IsZero() {
 		gauge(c.desc.started, seconds(c.src.Started))
 		gauge(c.desc.spireUptime, float64(time.Since(c.src.Started).Milliseconds()))
@@ -101,7 +103,7 @@ func (c ownCollector) authorities(gauge func(*prometheus.Desc, float64, ...strin
 		}
 		gauge(c.desc.expiry, seconds(a.ExpiresAt), a.Kind, a.Status, a.ID, tainted)
 		if a.Kind == "x509" && a.Status == "active" {
-			td := sanitize(c.src.TrustDomain.Name())
+			td := metrics.Sanitize(c.src.TrustDomain.Name())
 			gauge(c.desc.spireExpiry, seconds(a.ExpiresAt), td)
 			gauge(c.desc.spireTTL, time.Until(a.ExpiresAt).Seconds(), td)
 		}

@@ -1,18 +1,17 @@
-// Package metrics owns what an issuer counts and how that is told to Prometheus: under SPIRE's names, so that dashboards go
-// on, and under names of its own. It does not decide anything by what it counts, and it pushes nothing anywhere.
+// Package metrics owns what an issuer counts: under SPIRE's names, so that dashboards go on, and under names of its own. It does
+// not decide anything by what it counts, and it pushes nothing anywhere. How it is told is internal/metrics's.
 package metrics
 
 import (
-	"cmp"
+	"context"
 	"log/slog"
-	"os"
-	"strings"
+	"net"
+	"net/http"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"github.com/lanyard-mtls/lanyard/internal/metrics"
 	"github.com/lanyard-mtls/lanyard/internal/mtls"
 )
 
@@ -59,48 +58,26 @@ type Store struct {
 // Set is everything that one issuer counts. Nothing in it is global. All methods may be called from any goroutine, and on a
 // nil Set, which does nothing.
 type Set struct {
-	cfg      Config
-	src      Sources
-	log      *slog.Logger
-	registry *prometheus.Registry
-	own      own
-	spire    *spire
+	reg   *metrics.Registry
+	own   own
+	spire *spire
 }
 
 // New returns a Set; nil, which counts nothing, if cfg collects nothing. It does no I/O and starts nothing. log may be nil.
-func New(cfg Config, src Sources, log *slog.Logger) *Set {
-	if cfg.Prometheus == nil {
+func New(cfg metrics.Config, src Sources, log *slog.Logger) *Set {
+	reg := metrics.NewRegistry(cfg, metrics.Options{Prefix: DefaultPrefix, TrustDomain: src.TrustDomain, Identity: src.Identity, Log: log})
+	if reg == nil {
 		return nil
 	}
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
-	cfg.Prefix = sanitize(cmp.Or(cfg.Prefix, DefaultPrefix))
-	s := &Set{cfg: cfg, src: src, log: log, registry: prometheus.NewRegistry()}
-	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	labelled := prometheus.WrapRegistererWith(s.constLabels(), s.registry)
-	s.own = newOwn(labelled)
-	s.spire = newSPIRE(labelled, cfg.Prefix)
-	labelled.MustRegister(ownCollector{src, describe(cfg.Prefix)})
-	return s
+	reg.MustRegister(ownCollector{src, describe(reg.Prefix)})
+	return &Set{reg: reg, own: newOwn(reg), spire: newSPIRE(reg)}
 }
 
-// constLabels are those that all metrics have, as in SPIRE.
-func (s *Set) constLabels() prometheus.Labels {
-	labels := prometheus.Labels{}
-	if host, err := os.Hostname(); err == nil && s.cfg.HostnameLabel {
-		labels["host"] = host
-	}
-	if s.cfg.TrustDomainLabel {
-		labels["trust_domain"] = sanitize(s.src.TrustDomain.Name())
-	}
-	return labels
-}
+// Handler serves the metrics.
+func (s *Set) Handler() http.Handler { return s.reg.Handler() }
 
-// sanitize is what SPIRE makes of a value of a label, and of a name.
-func sanitize(s string) string {
-	return strings.NewReplacer(".", "_", "-", "_", " ", "_", "=", "_", "/", "_").Replace(strings.ToValidUTF8(s, "_"))
-}
+// Serve answers on l, which it closes, until ctx ends, and returns nil then.
+func (s *Set) Serve(ctx context.Context, l net.Listener) error { return s.reg.Serve(ctx, l) }
 
 // Call counts an RPC that ended: its full method, /spire.api.server.entry.v1.Entry/ListEntries, and the name of its code.
 func (s *Set) Call(method, code string, took time.Duration) {

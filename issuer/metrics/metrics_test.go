@@ -1,25 +1,23 @@
 package metrics_test
 
 import (
-	"context"
 	"errors"
-	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	imetrics "github.com/lanyard-mtls/lanyard/internal/metrics"
 	"github.com/lanyard-mtls/lanyard/issuer/metrics"
 )
+
+// config collects.
+var config = imetrics.Config{Prometheus: &imetrics.Listener{}}
 
 var td = spiffeid.RequireTrustDomainFromString("example.org")
 
@@ -63,7 +61,7 @@ func want(t *testing.T, body string, lines ...string) {
 }
 
 func TestEverythingIsCounted(t *testing.T) {
-	s := metrics.New(metrics.Config{Prometheus: &metrics.Listener{}}, sources(), nil)
+	s := metrics.New(config, sources(), nil)
 	s.Call("/spire.api.server.entry.v1.Entry/ListEntries", "OK", 3*time.Millisecond)
 	s.Call("/lanyard.issuer.v1.Operations/Backup", "Unavailable", time.Second)
 	s.Issued("x509", time.Millisecond, nil)
@@ -103,7 +101,7 @@ func TestEverythingIsCounted(t *testing.T) {
 
 // The names and labels are those that spire-server 1.16.0 was seen to tell.
 func TestNamesAreSPIREs(t *testing.T) {
-	s := metrics.New(metrics.Config{Prometheus: &metrics.Listener{}, Prefix: "spire_server"}, sources(), nil)
+	s := metrics.New(config, sources(), nil)
 	for method, name := range map[string]string{
 		"/spire.api.server.svid.v1.SVID/MintX509SVID":                             "svid_v1_svid_mint_x509svid",
 		"/spire.api.server.svid.v1.SVID/MintJWTSVID":                              "svid_v1_svid_mint_jwtsvid",
@@ -119,7 +117,7 @@ func TestNamesAreSPIREs(t *testing.T) {
 }
 
 func TestNamesInCallsMakeNoSeriesWithoutEnd(t *testing.T) {
-	s := metrics.New(metrics.Config{Prometheus: &metrics.Listener{}}, metrics.Sources{TrustDomain: td}, nil)
+	s := metrics.New(config, metrics.Sources{TrustDomain: td}, nil)
 	for i := range 2000 {
 		s.Call("/spire.api.server.x.v1.X/"+strings.Repeat("A", i+1), "Unimplemented", 0)
 		s.Call("/\xff/"+strings.Repeat("é", i), "Unimplemented", 0)
@@ -134,31 +132,12 @@ func TestNamesInCallsMakeNoSeriesWithoutEnd(t *testing.T) {
 }
 
 func TestLabelsAndPrefixAreConfigured(t *testing.T) {
-	s := metrics.New(metrics.Config{Prometheus: &metrics.Listener{}, Prefix: "my.server", TrustDomainLabel: true, HostnameLabel: true}, sources(), nil)
-	host, err := os.Hostname()
-	if err != nil {
-		t.Fatal(err)
-	}
-	want(t, scrape(t, s), `lanyard_issuer_entries{host="`+host+`",trust_domain="example_org"} 7`,
-		`my_server_server_ca_sign_jwt_svid{host="`+host+`",trust_domain="example_org"} 0`)
-}
-
-func TestFilter(t *testing.T) {
-	s := metrics.New(metrics.Config{Prometheus: &metrics.Listener{}, Filter: metrics.Filter{
-		BlockedPrefixes: []string{"spire_server", "go", "lanyard_issuer.rpc"}, AllowedPrefixes: []string{"spire_server.server_ca"}, BlockedLabels: []string{"outcome"},
-	}}, sources(), nil)
-	s.Call("/spire.api.server.entry.v1.Entry/ListEntries", "OK", time.Millisecond)
-	s.Issued("x509", time.Millisecond, nil)
-	s.Issued("x509", time.Millisecond, errors.New("no"))
-	body := scrape(t, s)
-	want(t, body, `lanyard_issuer_issued_total{kind="x509"} 2`, `spire_server_server_ca_sign_x509_svid 1`)
-	if m := regexp.MustCompile(`(?m)^(go_|spire_server_(rpc|started)|lanyard_issuer_rpc_).*`).FindString(body); m != "" {
-		t.Errorf("not left out: %s", m)
-	}
+	s := metrics.New(imetrics.Config{Prometheus: &imetrics.Listener{}, Prefix: "my.server", TrustDomainLabel: true}, sources(), nil)
+	want(t, scrape(t, s), `lanyard_issuer_entries{trust_domain="example_org"} 7`, `my_server_server_ca_sign_jwt_svid{trust_domain="example_org"} 0`)
 }
 
 func TestANilSetCountsNothing(t *testing.T) {
-	s := metrics.New(metrics.Config{}, sources(), nil)
+	s := metrics.New(imetrics.Config{}, sources(), nil)
 	if s != nil {
 		t.Fatal("a Set that nobody asked for")
 	}
@@ -166,42 +145,4 @@ func TestANilSetCountsNothing(t *testing.T) {
 	s.Issued("x509", 0, nil)
 	s.Join("join_key", "ok")
 	s.RateLimited("signing")
-}
-
-func TestServeEndsWithItsContext(t *testing.T) {
-	s := metrics.New(metrics.Config{Prometheus: &metrics.Listener{}}, sources(), nil)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Serve(ctx, l) }()
-	resp, err := http.Get("http://" + l.Addr().String() + "/anything")
-	if err != nil {
-		t.Fatal(err)
-	}
-	body, err := io.ReadAll(resp.Body)
-	if resp.Body.Close(); err != nil || !strings.Contains(string(body), "lanyard_issuer_entries 7") {
-		t.Errorf("%v, %s", err, body)
-	}
-	http.DefaultClient.CloseIdleConnections()
-	cancel()
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
-}
-
-func TestValidateNamesTheKeys(t *testing.T) {
-	err := metrics.Config{Prometheus: &metrics.Listener{Port: 70000, TLS: &metrics.TLS{UseSVID: true, CertFile: "x", ClientCAFile: "y", AuthorizedIDs: []spiffeid.ID{{}}}}}.Validate()
-	wantText := `port 70000: want 1 to 65535, or 0 for any that is free
-tls: use_spire_svid goes without cert_file and key_file: remove one or the other
-tls: client_ca_file and authorized_spiffe_ids exclude each other: clients are verified with one or with their trust domains' bundles`
-	if diff := cmp.Diff(wantText, err.Error()); diff != "" {
-		t.Error(diff)
-	}
-	err = metrics.Config{Prometheus: &metrics.Listener{TLS: &metrics.TLS{KeyFile: filepath.Join("a", "b")}}}.Validate()
-	if err == nil || err.Error() != "tls: wants both cert_file and key_file, or use_spire_svid = true" {
-		t.Error(err)
-	}
 }

@@ -1,13 +1,12 @@
 package metrics
 
 import (
-	"path"
 	"slices"
-	"strings"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/lanyard-mtls/lanyard/internal/metrics"
 )
 
 // own are the metrics that are counted, under names that SPIRE does not have.
@@ -17,7 +16,7 @@ type own struct {
 	signing *prometheus.HistogramVec
 	joins   *prometheus.CounterVec
 	limited *prometheus.CounterVec
-	names   *bounded // of RPCs
+	names   *metrics.Names // of RPCs
 	methods attestors
 }
 
@@ -33,10 +32,10 @@ func (a attestors) known(method string) string {
 
 func newOwn(reg prometheus.Registerer) own {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
-		return register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{Name: ownPrefix + name, Help: help}, labels))
+		return metrics.Register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{Name: ownPrefix + name, Help: help}, labels))
 	}
 	histogram := func(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
-		return register(reg, prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: ownPrefix + name, Help: help, Buckets: buckets}, labels))
+		return metrics.Register(reg, prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: ownPrefix + name, Help: help, Buckets: buckets}, labels))
 	}
 	return own{
 		calls: histogram("_rpc_seconds", "Time that calls took, by the service and method without its package, and by the code of the answer.",
@@ -45,42 +44,11 @@ func newOwn(reg prometheus.Registerer) own {
 		signing: histogram("_signing_seconds", "Time that signing one took.", []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .1, 1}, "kind"),
 		joins:   counter("_joins_total", "Attempts to join, by method of attestation and outcome: ok, or the code of the answer.", "method", "outcome"),
 		limited: counter("_rate_limited_total", "Calls refused for coming too often: attestation or signing.", "limit"),
-		names:   &bounded{seen: map[string]string{}},
+		names:   &metrics.Names{},
 		methods: attestors{"join_token", "join_key", "x509pop", "k8s_psat"},
 	}
 }
 
-func register[C prometheus.Collector](reg prometheus.Registerer, c C) C {
-	reg.MustRegister(c)
-	return c
-}
-
 func (o *own) call(method, code string, took time.Duration) {
-	o.calls.WithLabelValues(o.names.of(method), code).Observe(took.Seconds())
-}
-
-// maxMethods bounds the series that names in calls can make: all services have 70 methods.
-const maxMethods = 256
-
-// bounded maps a full method to its name in metrics.
-type bounded struct {
-	mu   sync.Mutex
-	seen map[string]string // guarded by mu
-}
-
-// of makes Entry/ListEntries of /spire.api.server.entry.v1.Entry/ListEntries.
-func (b *bounded) of(method string) string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if name, ok := b.seen[method]; ok {
-		return name
-	}
-	if len(b.seen) >= maxMethods {
-		return "other"
-	}
-	service, call := path.Split(method)
-	service = strings.Trim(service, "/")
-	name := strings.ToValidUTF8(service[strings.LastIndexByte(service, '.')+1:]+"/"+call, "_")
-	b.seen[method] = name
-	return name
+	o.calls.WithLabelValues(o.names.Of(method), code).Observe(took.Seconds())
 }

@@ -12,10 +12,10 @@ import (
 
 	"github.com/lanyard-mtls/lanyard/internal/hclconf"
 	"github.com/lanyard-mtls/lanyard/internal/health"
+	"github.com/lanyard-mtls/lanyard/internal/metrics"
 	"github.com/lanyard-mtls/lanyard/internal/telemetry"
 	"github.com/lanyard-mtls/lanyard/issuer"
 	"github.com/lanyard-mtls/lanyard/issuer/ca"
-	"github.com/lanyard-mtls/lanyard/issuer/metrics"
 	"github.com/lanyard-mtls/lanyard/issuer/oidc"
 	"github.com/lanyard-mtls/lanyard/issuer/serverapi"
 )

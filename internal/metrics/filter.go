@@ -33,7 +33,7 @@ func (f Filter) allows(name string) bool {
 		allowed  bool
 	}{{f.BlockedPrefixes, false}, {f.AllowedPrefixes, true}} {
 		for _, prefix := range list.prefixes {
-			if prefix = sanitize(prefix); strings.HasPrefix(name, prefix) && len(prefix) >= longest {
+			if prefix = Sanitize(prefix); strings.HasPrefix(name, prefix) && len(prefix) >= longest {
 				longest, allowed = len(prefix), list.allowed
 			}
 		}

@@ -13,11 +13,11 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
+	"github.com/lanyard-mtls/lanyard/internal/metrics"
 	"github.com/lanyard-mtls/lanyard/internal/testca"
-	"github.com/lanyard-mtls/lanyard/issuer/metrics"
 )
 
-// identity is the issuer's own.
+// identity is the role's own.
 type identity struct {
 	svid *x509svid.SVID
 	ca   *testca.CA
@@ -61,9 +61,8 @@ func TestWhoMayScrapeOverTLS(t *testing.T) {
 		"authorized, certificate": {metrics.TLS{CertFile: cert, KeyFile: keyFile, AuthorizedIDs: []spiffeid.ID{prometheus}}, []*tls.Certificate{pair(good)}, []*tls.Certificate{pair(wrongID), pair(wrongCA), pair(expired), fromWeb}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			src := sources()
-			src.Identity = identity{ca.SVID(t, "spiffe://example.org/spire/server"), ca}
-			url := serve(t, metrics.New(metrics.Config{Prometheus: &metrics.Listener{TLS: &tc.tls}}, src, nil))
+			own := identity{ca.SVID(t, "spiffe://example.org/spire/server"), ca}
+			url := serve(t, metrics.NewRegistry(metrics.Config{Prometheus: &metrics.Listener{TLS: &tc.tls}}, metrics.Options{Identity: own}))
 			if got := answered(t, url, nil); got != tc.anonymous {
 				t.Errorf("a client without a certificate: answered %v", got)
 			}
@@ -89,7 +88,7 @@ func pair(svid *x509svid.SVID) *tls.Certificate {
 	return cert
 }
 
-func serve(t *testing.T, s *metrics.Set) (url string) {
+func serve(t *testing.T, r *metrics.Registry) (url string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -97,7 +96,7 @@ func serve(t *testing.T, s *metrics.Set) (url string) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- s.Serve(ctx, l) }()
+	go func() { ended <- r.Serve(ctx, l) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {
@@ -134,7 +133,7 @@ func TestServeSaysWhichFilesAreMissing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := metrics.New(metrics.Config{Prometheus: &metrics.Listener{TLS: &cfg}}, sources(), nil).Serve(t.Context(), l); err == nil {
+		if err := metrics.NewRegistry(metrics.Config{Prometheus: &metrics.Listener{TLS: &cfg}}, metrics.Options{}).Serve(t.Context(), l); err == nil {
 			t.Errorf("served with %+v", cfg)
 		}
 	}

@@ -14,7 +14,7 @@ import (
 type Config struct {
 	// Prometheus is the listener that is scraped; nil collects nothing.
 	Prometheus *Listener
-	// Prefix begins the names that SPIRE has too; "" is "spire_server".
+	// Prefix begins the names that SPIRE has too; "" is SPIRE's own: "spire_server" or "spire_agent".
 	Prefix string
 	// TrustDomainLabel and HostnameLabel give each metric a label trust_domain or host.
 	TrustDomainLabel, HostnameLabel bool
@@ -46,7 +46,7 @@ func (l Listener) ListenAddress() string {
 type TLS struct {
 	CertFile, KeyFile string // PEM; read again when they change
 	ClientCAFile      string // PEM; clients then need a certificate by one of them
-	UseSVID           bool   // instead of the files: the issuer's own X.509-SVID
+	UseSVID           bool   // instead of the files: the role's own X.509-SVID
 	// AuthorizedIDs are the clients answered, by their X.509-SVIDs; none asks for no certificate.
 	AuthorizedIDs []spiffeid.ID
 }

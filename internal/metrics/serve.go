@@ -25,23 +25,23 @@ import (
 const maxScrapes = 4
 
 // Handler serves the metrics.
-func (s *Set) Handler() http.Handler {
-	return promhttp.HandlerFor(filtered{s.registry, s.cfg.Filter}, promhttp.HandlerOpts{
-		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn), MaxRequestsInFlight: maxScrapes, ErrorHandling: promhttp.ContinueOnError,
+func (r *Registry) Handler() http.Handler {
+	return promhttp.HandlerFor(filtered{r.registry, r.cfg.Filter}, promhttp.HandlerOpts{
+		ErrorLog: slog.NewLogLogger(r.log.Handler(), slog.LevelWarn), MaxRequestsInFlight: maxScrapes, ErrorHandling: promhttp.ContinueOnError,
 	})
 }
 
 // Serve answers on l, which it closes, until ctx ends, and returns nil then.
-func (s *Set) Serve(ctx context.Context, l net.Listener) error {
-	if t := s.cfg.Prometheus.TLS; t != nil {
-		config, err := s.tls(*t)
+func (r *Registry) Serve(ctx context.Context, l net.Listener) error {
+	if t := r.cfg.Prometheus.TLS; t != nil {
+		config, err := r.tls(*t)
 		if err != nil {
 			return errors.Join(err, l.Close())
 		}
 		l = tls.NewListener(l, config)
 	}
-	server := &http.Server{Handler: s.Handler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
-		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)}
+	server := &http.Server{Handler: r.Handler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
+		ErrorLog: slog.NewLogLogger(r.log.Handler(), slog.LevelDebug)}
 	stop := context.AfterFunc(ctx, func() { server.Close() })
 	defer stop()
 	if err := server.Serve(l); ctx.Err() == nil && !errors.Is(err, http.ErrServerClosed) {
@@ -51,20 +51,20 @@ func (s *Set) Serve(ctx context.Context, l net.Listener) error {
 }
 
 // tls makes the configuration of the listener.
-func (s *Set) tls(t TLS) (*tls.Config, error) {
+func (r *Registry) tls(t TLS) (*tls.Config, error) {
 	authorize := func(id spiffeid.ID) error {
 		if !slices.Contains(t.AuthorizedIDs, id) {
 			return errors.New("not among authorized_spiffe_ids")
 		}
 		return nil
 	}
-	if s.src.Identity == nil && (t.UseSVID || len(t.AuthorizedIDs) > 0) {
-		return nil, errors.New("metrics: no identity of the issuer to serve with")
+	if r.identity == nil && (t.UseSVID || len(t.AuthorizedIDs) > 0) {
+		return nil, errors.New("metrics: there is no SVID to serve with")
 	}
 	if t.UseSVID && len(t.AuthorizedIDs) > 0 {
-		return mtls.Server(s.src.Identity, authorize, mtls.Options{DisableTickets: true}), nil
+		return mtls.Server(r.identity, authorize, mtls.Options{DisableTickets: true}), nil
 	}
-	config := &tls.Config{MinVersion: tls.VersionTLS12, SessionTicketsDisabled: true, GetCertificate: s.certificate(t)}
+	config := &tls.Config{MinVersion: tls.VersionTLS12, SessionTicketsDisabled: true, GetCertificate: r.certificate(t)}
 	if !t.UseSVID {
 		if _, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile); err != nil { // better said at the start
 			return nil, fmt.Errorf("metrics: %w", err)
@@ -73,7 +73,7 @@ func (s *Set) tls(t TLS) (*tls.Config, error) {
 	switch {
 	case len(t.AuthorizedIDs) > 0:
 		config.ClientAuth = tls.RequireAnyClientCert
-		trust := mtls.SVIDs{Bundles: bundles{s.src.Identity}}
+		trust := mtls.SVIDs{Bundles: bundles{r.identity}}
 		config.VerifyConnection = func(cs tls.ConnectionState) error {
 			id, err := trust.Verify(cs.PeerCertificates, time.Now())
 			if err != nil {
@@ -92,13 +92,13 @@ func (s *Set) tls(t TLS) (*tls.Config, error) {
 }
 
 // certificate gives the certificate as it is now: the files are small, and scrapes are seldom.
-func (s *Set) certificate(t TLS) func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+func (r *Registry) certificate(t TLS) func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		if !t.UseSVID {
 			cert, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
 			return &cert, err
 		}
-		svid, err := s.src.Identity.SVID()
+		svid, err := r.identity.SVID()
 		if err != nil {
 			return nil, err
 		}
