@@ -57,7 +57,7 @@ func bind(cfg Config, service *workloadapi.Service) (*servers, error) {
 	s.health.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
 
 	public := grpc.NewServer(
-		grpc.Creds(workloadattest.NewCredentials(cfg.Log)),
+		grpc.Creds(workloadattest.NewCredentials(workloadattest.CredentialsOptions{Log: cfg.Log})),
 		grpc.ForceServerCodecV2(workloadapi.NewCodec()),
 		grpc.UnaryInterceptor(service.UnaryInterceptor),
 		grpc.StreamInterceptor(service.StreamInterceptor),

@@ -27,9 +27,8 @@ import (
 
 // Attestor finds the selectors of callers.
 type Attestor interface {
-	// AttestContext returns the present selectors of the process that made the
-	// RPC of ctx.
-	AttestContext(ctx context.Context) ([]registration.Selector, error)
+	// AttestContext returns what the process that made the RPC of ctx is now.
+	AttestContext(ctx context.Context) (workloadattest.Result, error)
 }
 
 // Config has what a [Service] serves with.
@@ -169,7 +168,7 @@ func follow[T any](ctx context.Context, s *Service, subscribe func(svidcache.Cal
 }
 
 func (s *Service) attest(ctx context.Context) ([]registration.Selector, error) {
-	selectors, err := s.cfg.Attestor.AttestContext(ctx)
+	result, err := s.cfg.Attestor.AttestContext(ctx)
 	if err != nil {
 		level := slog.LevelWarn
 		if errors.Is(err, workloadattest.ErrGone) {
@@ -178,7 +177,7 @@ func (s *Service) attest(ctx context.Context) ([]registration.Selector, error) {
 		s.log.Log(ctx, level, "caller not attested", "reason", err)
 		return nil, status.Error(codes.Unavailable, "caller could not be attested; the agent's log says why")
 	}
-	return selectors, nil
+	return result.Selectors, nil
 }
 
 // explain turns the end of a subscription into a status. Never Canceled for

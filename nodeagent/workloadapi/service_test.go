@@ -23,6 +23,7 @@ import (
 	"github.com/lanyard-mtls/lanyard/internal/workload"
 	"github.com/lanyard-mtls/lanyard/nodeagent/svidcache"
 	"github.com/lanyard-mtls/lanyard/nodeagent/upstream"
+	"github.com/lanyard-mtls/lanyard/nodeagent/workloadattest"
 )
 
 func TestCodecPassesEncodedMessages(t *testing.T) {
@@ -58,10 +59,10 @@ type caller struct {
 	err error
 }
 
-func (c *caller) AttestContext(context.Context) ([]registration.Selector, error) {
+func (c *caller) AttestContext(context.Context) (workloadattest.Result, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return []registration.Selector{{Type: "unix", Value: "uid:" + c.uid}}, c.err
+	return workloadattest.Result{Selectors: []registration.Selector{{Type: "unix", Value: "uid:" + c.uid}}}, c.err
 }
 
 func (c *caller) become(uid string, err error) {

@@ -38,8 +38,8 @@ func TestCallerIsTheConnectedProcess(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, want := range ownSelectors(t) {
-				if !slices.Contains(sel, want) {
-					t.Errorf("no selector %s in %v", want, sel)
+				if !slices.Contains(sel.Selectors, want) {
+					t.Errorf("no selector %s in %v", want, sel.Selectors)
 				}
 			}
 			child.end(t)
@@ -112,7 +112,7 @@ func TestOwnFailuresAreToldFromEndedCallers(t *testing.T) {
 			l, path := listen(t)
 			startChild(t, path, "")
 			var log bytes.Buffer
-			creds := NewCredentials(slog.New(slog.NewTextHandler(&log, nil)))
+			creds := NewCredentials(CredentialsOptions{Log: slog.New(slog.NewTextHandler(&log, nil))})
 			creds.peerPIDFD = test.peerPIDFD
 			_, caller, err := accept(t, l, creds)
 			if err == nil || errors.Is(err, ErrGone) {
@@ -191,7 +191,7 @@ func TestSizeLimit(t *testing.T) {
 			t.Fatal(err)
 		}
 		var kinds []string
-		for _, s := range sel {
+		for _, s := range sel.Selectors {
 			kind, _, _ := strings.Cut(s.Value, ":")
 			kinds = append(kinds, kind)
 		}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -150,7 +149,7 @@ func accept(t *testing.T, l *net.UnixListener, creds *Credentials) (net.Conn, *C
 	return conn, info.(*Caller), nil
 }
 
-func testCredentials() *Credentials { return NewCredentials(slog.New(slog.DiscardHandler)) }
+func testCredentials() *Credentials { return NewCredentials(CredentialsOptions{}) }
 
 // withoutPeerPIDFD is a kernel before 6.5.
 func withoutPeerPIDFD() *Credentials {

@@ -22,7 +22,12 @@ type Caller struct {
 	// Of the moment it connected (SO_PEERCRED).
 	uid, gid uint32
 	socket   net.Conn
+	name     string
 }
+
+// Socket returns the name of the per-workload socket that c called on; "" is the
+// shared one.
+func (c *Caller) Socket() string { return c.name }
 
 // AuthType implements [credentials.AuthInfo].
 func (*Caller) AuthType() string { return "pidfd" }
@@ -51,13 +56,30 @@ func FromContext(ctx context.Context) (*Caller, error) {
 // its streams, when that process ends. There is no client side.
 type Credentials struct {
 	log       *slog.Logger
+	name      string
 	weakOnce  *sync.Once
 	peerPIDFD func(socket int) (int, error)
 }
 
-// NewCredentials returns credentials that log to log.
-func NewCredentials(log *slog.Logger) *Credentials {
-	return &Credentials{log: log, weakOnce: new(sync.Once), peerPIDFD: peerPIDFD}
+// CredentialsOptions say what callers of a socket are told apart by. The zero
+// value is usable.
+type CredentialsOptions struct {
+	// Log may be nil.
+	Log *slog.Logger
+	// Socket is the name of a per-workload socket; "" is the shared one. Its
+	// callers have the selector lanyard:socket:NAME.
+	Socket string
+	// MaxPerUser is how many connections one user, other than root, may have
+	// open; 0 is 4096.
+	MaxPerUser int
+}
+
+// NewCredentials returns credentials of one socket.
+func NewCredentials(opt CredentialsOptions) *Credentials {
+	if opt.Log == nil {
+		opt.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Credentials{log: opt.Log, name: opt.Socket, weakOnce: new(sync.Once), peerPIDFD: peerPIDFD}
 }
 
 // ServerHandshake implements [credentials.TransportCredentials].
@@ -83,7 +105,7 @@ func (c *Credentials) identify(conn net.Conn) (*Caller, error) {
 	if err != nil {
 		return nil, err
 	}
-	caller := &Caller{socket: conn, CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}}
+	caller := &Caller{socket: conn, name: c.name, CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}}
 	var pinErr error
 	err = raw.Control(func(fd uintptr) {
 		var cred *unix.Ucred

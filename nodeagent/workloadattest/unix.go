@@ -24,6 +24,11 @@ type Options struct {
 	// SizeLimit is how long, in bytes, an executable may be to be hashed. 0 is
 	// any length; below 0 nothing is hashed.
 	SizeLimit int64
+	// Plugins are asked besides the unix attestor, all at once.
+	Plugins []Plugin
+	// Observe is told of each attestor's every attestation; may be nil. It must
+	// not block.
+	Observe func(Report)
 	// Log may be nil.
 	Log *slog.Logger
 }
@@ -50,10 +55,10 @@ func New(opt Options) *Attestor {
 }
 
 // AttestContext attests the caller of the RPC that ctx belongs to.
-func (a *Attestor) AttestContext(ctx context.Context) ([]registration.Selector, error) {
+func (a *Attestor) AttestContext(ctx context.Context) (Result, error) {
 	caller, err := FromContext(ctx)
 	if err != nil {
-		return nil, err
+		return Result{}, err
 	}
 	return a.Attest(ctx, caller)
 }
@@ -62,7 +67,12 @@ func (a *Attestor) AttestContext(ctx context.Context) ([]registration.Selector, 
 // has ended. It is another error if its user or group is not the one that it
 // connected with: whoever executes a set-user-ID program after connecting must
 // not be taken for its owner.
-func (a *Attestor) Attest(ctx context.Context, c *Caller) ([]registration.Selector, error) {
+func (a *Attestor) Attest(ctx context.Context, c *Caller) (Result, error) {
+	sel, err := a.attest(ctx, c)
+	return Result{Selectors: sel}, err
+}
+
+func (a *Attestor) attest(ctx context.Context, c *Caller) ([]registration.Selector, error) {
 	var sel []registration.Selector
 	if a.opt.DiscoverPath {
 		exe, err := a.executable(ctx, c)
