@@ -7,38 +7,62 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Calls counts calls as SPIRE does: for each a counter, and a summary of how many milliseconds it took. They are made when they
-// are first needed, 256 at most.
-type Calls struct {
-	reg   *Registry
-	label string
-
-	mu    sync.Mutex
-	calls map[string]*call // guarded by mu; by name
-}
-
-type call struct {
+// Call counts one kind of call as SPIRE does: a counter, and a summary of how many milliseconds each took.
+type Call struct {
 	count   *prometheus.CounterVec
 	elapsed *prometheus.SummaryVec
 }
 
-// NewCalls returns Calls whose outcome is told in the label named: SPIRE's "status".
-func NewCalls(reg *Registry, label string) *Calls {
-	return &Calls{reg: reg, label: label, calls: map[string]*call{}}
+// NewCall registers a Call under a name without the prefix: "rpc_health_check". It panics if that is taken.
+func NewCall(reg *Registry, name string, labels ...string) *Call {
+	c, err := newCall(reg, name, labels...)
+	if err != nil {
+		panic(err)
+	}
+	return c
 }
+
+func newCall(reg *Registry, name string, labels ...string) (*Call, error) {
+	c := &Call{
+		count: prometheus.NewCounterVec(prometheus.CounterOpts{Name: reg.Prefix + "_" + name, Help: name}, labels),
+		elapsed: prometheus.NewSummaryVec(prometheus.SummaryOpts{Name: reg.Prefix + "_" + name + "_elapsed_time", Help: name + "_elapsed_time",
+			Objectives: map[float64]float64{0.5: 0.05, 0.9: 0.01, 0.99: 0.001}, MaxAge: time.Minute}, labels),
+	}
+	if err := reg.Register(c.count); err != nil {
+		return nil, err
+	}
+	return c, reg.Register(c.elapsed)
+}
+
+// Count counts a call, with the values of its labels. Below 0, took is not known.
+func (c *Call) Count(took time.Duration, values ...string) {
+	c.count.WithLabelValues(values...).Inc()
+	if took >= 0 {
+		c.elapsed.WithLabelValues(values...).Observe(float64(took) / float64(time.Millisecond))
+	}
+}
+
+// Calls counts calls of any name, each with its outcome in SPIRE's label "status". They are registered when they are first
+// made, 256 at most.
+type Calls struct {
+	reg *Registry
+
+	mu    sync.Mutex
+	calls map[string]*Call // guarded by mu; by name
+}
+
+// NewCalls returns Calls that has counted none.
+func NewCalls(reg *Registry) *Calls { return &Calls{reg: reg, calls: map[string]*Call{}} }
 
 // Count counts a call by its name, "rpc_entry_v1_entry_list_entries", and by its outcome: the name of a code.
 func (c *Calls) Count(name, outcome string, took time.Duration) {
-	made := c.of(name)
-	if made == nil {
-		return
+	if made := c.of(name); made != nil {
+		made.Count(took, outcome)
 	}
-	made.count.WithLabelValues(outcome).Inc()
-	made.elapsed.WithLabelValues(outcome).Observe(float64(took) / float64(time.Millisecond))
 }
 
 // of returns what counts a call; nil if its name is another's, or there are too many.
-func (c *Calls) of(name string) *call {
+func (c *Calls) of(name string) *Call {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if made, ok := c.calls[name]; ok {
@@ -47,12 +71,8 @@ func (c *Calls) of(name string) *call {
 	if len(c.calls) >= maxNames {
 		return nil
 	}
-	made := &call{
-		count: prometheus.NewCounterVec(prometheus.CounterOpts{Name: c.reg.Prefix + "_" + name, Help: name}, []string{c.label}),
-		elapsed: prometheus.NewSummaryVec(prometheus.SummaryOpts{Name: c.reg.Prefix + "_" + name + "_elapsed_time", Help: name + "_elapsed_time",
-			Objectives: map[float64]float64{0.5: 0.05, 0.9: 0.01, 0.99: 0.001}, MaxAge: time.Minute}, []string{c.label}),
-	}
-	if c.reg.Register(made.count) != nil || c.reg.Register(made.elapsed) != nil {
+	made, err := newCall(c.reg, name, "status")
+	if err != nil {
 		made = nil
 	}
 	c.calls[name] = made

@@ -33,7 +33,7 @@ func registry(cfg metrics.Config) *metrics.Registry {
 	took := metrics.Register(r, prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "lanyard_rpc_seconds", Buckets: []float64{1, 2}}, []string{"kind", "outcome"}))
 	took.WithLabelValues("x509", "ok").Observe(1.5)
 	took.WithLabelValues("x509", "error").Observe(.5)
-	calls := metrics.NewCalls(r, "status")
+	calls := metrics.NewCalls(r)
 	calls.Count("rpc_a", "OK", 3*time.Millisecond)
 	calls.Count("rpc_a", "OK", 4*time.Millisecond)
 	calls.Count("sync_b", "NotFound", time.Second)
@@ -92,7 +92,7 @@ func TestFilter(t *testing.T) {
 
 func TestNamesInCallsMakeNoSeriesWithoutEnd(t *testing.T) {
 	r := registry(metrics.Config{})
-	calls := metrics.NewCalls(r, "status")
+	calls := metrics.NewCalls(r)
 	var names metrics.Names
 	seen := map[string]bool{}
 	for i := range 2000 {

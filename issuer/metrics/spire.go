@@ -16,7 +16,7 @@ type spire struct {
 }
 
 func newSPIRE(reg *metrics.Registry) *spire {
-	s := &spire{calls: metrics.NewCalls(reg, "status"), signs: map[string]prometheus.Counter{}}
+	s := &spire{calls: metrics.NewCalls(reg), signs: map[string]prometheus.Counter{}}
 	for kind, name := range map[string]string{"x509": "x509_svid", "downstream": "x509_ca_svid", "jwt": "jwt_svid"} {
 		s.signs[kind] = metrics.Register(reg, prometheus.NewCounter(prometheus.CounterOpts{Name: reg.Prefix + "_server_ca_sign_" + name, Help: "server_ca_sign_" + name}))
 	}
