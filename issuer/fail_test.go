@@ -35,7 +35,7 @@ func TestFailingPartEndsRun(t *testing.T) {
 	cfg.Ready = func(Addrs) { closed <- st.Close() }
 	p := &parts{cfg: cfg, store: st}
 	p.checker = health.New(cfg.Health, cfg.Log, p.checks()...)
-	on, err := listen(t.Context(), cfg, p.jwtKeys)
+	on, err := bind(t.Context(), cfg, p.jwtKeys)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -50,7 +50,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	p := &parts{cfg: cfg, started: time.Now()}
 	p.metrics = metrics.New(cfg.Metrics, p.sources(), cfg.Log)
 	p.checker = health.New(cfg.Health, cfg.Log, p.checks()...)
-	on, err := listen(ctx, cfg, p.jwtKeys)
+	on, err := bind(ctx, cfg, p.jwtKeys)
 	if err != nil {
 		return err
 	}

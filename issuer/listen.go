@@ -8,9 +8,9 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"syscall"
 
 	"github.com/lanyard-mtls/lanyard/internal/durable"
+	"github.com/lanyard-mtls/lanyard/internal/listen"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
 	"github.com/lanyard-mtls/lanyard/internal/unixsock"
 	"github.com/lanyard-mtls/lanyard/issuer/oidc"
@@ -24,27 +24,27 @@ type listeners struct {
 	oidc            *oidc.Server
 }
 
-// listen binds all listeners or none. keys are served by OIDC, once it runs.
-func listen(ctx context.Context, cfg Config, keys func() []*types.JWTKey) (_ *listeners, err error) {
+// bind binds all listeners or none. keys are served by OIDC, once it runs.
+func bind(ctx context.Context, cfg Config, keys func() []*types.JWTKey) (_ *listeners, err error) {
 	on := &listeners{}
 	defer func() {
 		if err != nil {
 			on.close()
 		}
 	}()
-	if on.tcp, err = listenTCP(ctx, "bind_port", cfg.address()); err != nil {
+	if on.tcp, err = listen.TCP(ctx, "bind_port", cfg.address()); err != nil {
 		return nil, err
 	}
 	if on.local, err = listenLocal(cfg.SocketPath); err != nil {
 		return nil, err
 	}
 	if prometheus := cfg.Metrics.Prometheus; prometheus != nil {
-		if on.metrics, err = listenTCP(ctx, "port in telemetry.Prometheus", prometheus.ListenAddress()); err != nil {
+		if on.metrics, err = listen.TCP(ctx, "port in telemetry.Prometheus", prometheus.ListenAddress()); err != nil {
 			return nil, err
 		}
 	}
 	if cfg.Health.Enabled {
-		if on.health, err = listenTCP(ctx, "bind_port in health_checks", cfg.Health.ListenAddress()); err != nil {
+		if on.health, err = listen.TCP(ctx, "bind_port in health_checks", cfg.Health.ListenAddress()); err != nil {
 			return nil, err
 		}
 	}
@@ -86,23 +86,6 @@ func (on *listeners) addrs(cfg Config) Addrs {
 		addrs.OIDC = on.oidc.Addr()
 	}
 	return addrs
-}
-
-// listenTCP binds address, whose port the configuration names by key.
-func listenTCP(ctx context.Context, key, address string) (net.Listener, error) {
-	var lc net.ListenConfig
-	lc.SetMultipathTCP(false) // kernel paths that later parts use refuse MPTCP
-	l, err := lc.Listen(ctx, "tcp", address)
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("%s is in use: stop the process that uses it, or set another %s", address, key)
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		host, _, _ := net.SplitHostPort(address)
-		return nil, fmt.Errorf("%s is not an address of this machine: set another bind_address", host)
-	case err != nil:
-		return nil, fmt.Errorf("listen on %s: %w", address, err)
-	}
-	return l, nil
 }
 
 // listenLocal binds the admin socket for this user alone. A directory that is
