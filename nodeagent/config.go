@@ -4,22 +4,19 @@ package nodeagent
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"net"
-	"os"
 	"time"
 
-	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc"
 
-	"github.com/lanyard-mtls/lanyard/internal/nodeattest"
+	"github.com/lanyard-mtls/lanyard/internal/health"
+	"github.com/lanyard-mtls/lanyard/internal/metrics"
 	"github.com/lanyard-mtls/lanyard/internal/workload"
-	"github.com/lanyard-mtls/lanyard/nodeagent/svidcache"
 	"github.com/lanyard-mtls/lanyard/nodeagent/upstream"
+	"github.com/lanyard-mtls/lanyard/nodeagent/workloadattest"
 )
 
 // Config says which issuer an agent belongs to and where it serves.
@@ -36,8 +33,8 @@ type Config struct {
 	ServerAddresses []string
 	// SocketPath is where the Workload API is served, to everyone on the node.
 	SocketPath string
-	// AdminSocketPath is where health is served to the agent's own user alone;
-	// "" is nowhere.
+	// AdminSocketPath is where the agent's own user and root ask what it does,
+	// and AuthorizedDelegates have identities of others; "" is nowhere.
 	AdminSocketPath string
 	// JoinToken is needed to join, once. It is for an agent without Attestor.
 	JoinToken string
@@ -46,10 +43,12 @@ type Config struct {
 	Attestor upstream.Attestor
 	// Version is told to the issuer, such as lanyard/v1.2.3; it may be "".
 	Version string
-	// TrustBundle (PEM), or the file TrustBundlePath, verifies the issuer until
-	// its bundle was fetched. At most one is set.
+	// TrustBundle (PEM), the file TrustBundlePath, or TrustSource (package
+	// upstream/trust) verifies the issuer until its bundle was fetched. At most
+	// one is set.
 	TrustBundle     []byte
 	TrustBundlePath string
+	TrustSource     upstream.BundleSource
 	// InsecureBootstrap takes whoever answers at ServerAddress the first time
 	// for the issuer; for trials only. It is ignored where there is a bundle.
 	InsecureBootstrap bool
@@ -91,6 +90,9 @@ type Config struct {
 	// WorkloadSizeLimit is the longest executable that is hashed, in bytes; 0
 	// is any, below 0 none.
 	WorkloadSizeLimit int64
+	// WorkloadPlugins attest workloads besides the unix attestor, which is always
+	// asked: package workloadattest/docker and its siblings.
+	WorkloadPlugins []workloadattest.Plugin
 	// WorkloadKeyType is ec-p256 (as ""), ec-p384, rsa-2048 or rsa-4096.
 	WorkloadKeyType string
 	// Sockets are further sockets of the Workload API, each for some workload.
@@ -111,6 +113,9 @@ type Config struct {
 	// AuthorizedDelegates may have the identities of others on the admin socket,
 	// by the delegated identity API.
 	AuthorizedDelegates []spiffeid.ID
+	// Metrics and Health are further listeners.
+	Metrics metrics.Config
+	Health  health.Config
 	// Log may be nil.
 	Log *slog.Logger
 	// Level is that of Log, for who sets it over the admin socket; LaunchLevel is
@@ -143,8 +148,8 @@ type WorkloadSocket struct {
 // Addrs are where an agent serves.
 type Addrs struct {
 	Socket net.Addr
-	// AdminSocket is nil where none is configured.
-	AdminSocket net.Addr
+	// Those that are not configured are nil.
+	AdminSocket, Metrics, Health net.Addr
 }
 
 // X509Source gives further services what their callers are entitled to.
@@ -154,65 +159,4 @@ type X509Source interface {
 	// from ctx. It returns a status error (PermissionDenied: no identity;
 	// Unavailable: not synced or not attested), update's error, or ctx's.
 	WatchX509Context(ctx context.Context, update func(*workload.X509Context) error) error
-}
-
-// Validate reports all that is wrong with the configuration. It reads the file
-// TrustBundlePath and nothing else.
-func (c Config) Validate() error {
-	_, err := c.trustBundle()
-	return errors.Join(c.validate(), err)
-}
-
-func (c Config) validate() error {
-	var errs []error
-	require := func(value, key string) {
-		if value == "" {
-			errs = append(errs, fmt.Errorf("%s is not set", key))
-		}
-	}
-	require(c.TrustDomain.Name(), "trust_domain")
-	require(c.DataDir, "data_dir")
-	require(c.SocketPath, "socket_path")
-	if _, port, err := net.SplitHostPort(c.ServerAddress); err != nil || port == "" {
-		errs = append(errs, fmt.Errorf("issuer address %q: want host:port", c.ServerAddress))
-	}
-	if c.JoinToken != "" {
-		errs = append(errs, nodeattest.CheckJoinToken(c.JoinToken))
-	}
-	if c.TrustBundle != nil && c.TrustBundlePath != "" {
-		errs = append(errs, errors.New("two trust bundles are set: keep one"))
-	}
-	if c.SocketPath != "" && c.SocketPath == c.AdminSocketPath {
-		errs = append(errs, fmt.Errorf("socket_path and admin_socket_path are the same: %s", c.SocketPath))
-	}
-	if c.SyncInterval < 0 {
-		errs = append(errs, fmt.Errorf("sync_interval %s is negative", c.SyncInterval))
-	}
-	if c.X509SVIDCacheMaxSize < 0 {
-		errs = append(errs, fmt.Errorf("x509_svid_cache_max_size %d is negative", c.X509SVIDCacheMaxSize))
-	}
-	if c.JWTSVIDCacheMaxSize < 0 {
-		errs = append(errs, fmt.Errorf("jwt_svid_cache_max_size %d is negative", c.JWTSVIDCacheMaxSize))
-	}
-	errs = append(errs, svidcache.CheckKeyType(c.WorkloadKeyType))
-	return errors.Join(errs...)
-}
-
-// trustBundle returns nil where none is configured.
-func (c Config) trustBundle() (*x509bundle.Bundle, error) {
-	pem := c.TrustBundle
-	if c.TrustBundlePath != "" {
-		var err error
-		if pem, err = os.ReadFile(c.TrustBundlePath); err != nil {
-			return nil, fmt.Errorf("trust bundle: %w", err)
-		}
-	}
-	if pem == nil || c.TrustDomain.IsZero() {
-		return nil, nil
-	}
-	bundle, err := upstream.ParseTrustBundle(c.TrustDomain, pem)
-	if err != nil && c.TrustBundlePath != "" {
-		err = fmt.Errorf("%s: %w", c.TrustBundlePath, err)
-	}
-	return bundle, err
 }
