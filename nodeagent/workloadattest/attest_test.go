@@ -22,7 +22,7 @@ import (
 )
 
 func TestCallerIsTheConnectedProcess(t *testing.T) {
-	for name, creds := range map[string]*Credentials{"pidfd": testCredentials(), "fallback": withoutPeerPIDFD()} {
+	for name, creds := range onKernels() {
 		t.Run(name, func(t *testing.T) {
 			l, path := listen(t)
 			child := startChild(t, path, "")
@@ -70,7 +70,7 @@ func ownSelectors(t *testing.T) []registration.Selector {
 }
 
 func TestConnectionEndsWithItsProcess(t *testing.T) {
-	for name, creds := range map[string]*Credentials{"pidfd": testCredentials(), "fallback": withoutPeerPIDFD()} {
+	for name, creds := range onKernels() {
 		t.Run(name, func(t *testing.T) {
 			l, path := listen(t)
 			child := startChild(t, path, "heir", "FIFO="+fifo(t))
@@ -88,7 +88,7 @@ func TestConnectionEndsWithItsProcess(t *testing.T) {
 }
 
 func TestEndedProcessIsRefused(t *testing.T) {
-	for name, creds := range map[string]*Credentials{"pidfd": testCredentials(), "fallback": withoutPeerPIDFD()} {
+	for name, creds := range onKernels() {
 		t.Run(name, func(t *testing.T) {
 			l, path := listen(t)
 			startChild(t, path, "heir", "FIFO="+fifo(t)).end(t)
@@ -102,24 +102,28 @@ func TestEndedProcessIsRefused(t *testing.T) {
 // What is wrong with the agent or its surroundings is for its operator to know.
 func TestOwnFailuresAreToldFromEndedCallers(t *testing.T) {
 	for name, test := range map[string]struct {
-		peerPIDFD func(int) (int, error)
-		want      string
+		change func(*Credentials)
+		want   string
 	}{
-		"no more files": {func(int) (int, error) { return -1, unix.EMFILE }, "too many open files"},
-		"foreign /proc": {func(int) (int, error) { return unix.PidfdOpen(os.Getpid(), 0) }, "mount the /proc"},
+		"no more files": {func(c *Credentials) { c.kernel.peer = func(int) (int, error) { return -1, unix.EMFILE } }, "too many open files"},
+		"another pidfd": {func(c *Credentials) { c.kernel.peer = func(int) (int, error) { return unix.PidfdOpen(os.Getpid(), 0) } }, "another process's"},
+		"foreign /proc": {func(c *Credentials) { c.ownProc = func() error { return isOwn([]byte("NSpid:\t4\t7\n"), 7) } }, "/proc names this process pid [4 7]"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l, path := listen(t)
 			startChild(t, path, "")
 			var log bytes.Buffer
 			creds := NewCredentials(CredentialsOptions{Log: slog.New(slog.NewTextHandler(&log, nil))})
-			creds.peerPIDFD = test.peerPIDFD
-			_, caller, err := accept(t, l, creds)
-			if err == nil || errors.Is(err, ErrGone) {
-				t.Errorf("accepted %+v, %v", caller, err)
+			test.change(creds)
+			for range 3 {
+				_, caller, err := accept(t, l, creds)
+				if err == nil || errors.Is(err, ErrGone) {
+					t.Errorf("accepted %+v, %v", caller, err)
+				}
+				startChild(t, path, "")
 			}
-			if !strings.Contains(log.String(), test.want) {
-				t.Errorf("the log does not say %q: %s", test.want, log.String())
+			if n := strings.Count(log.String(), test.want); n != 1 {
+				t.Errorf("the log says %d times %q: %s", n, test.want, log.String())
 			}
 		})
 	}

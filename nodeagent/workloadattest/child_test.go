@@ -151,11 +151,29 @@ func accept(t *testing.T, l *net.UnixListener, creds *Credentials) (net.Conn, *C
 
 func testCredentials() *Credentials { return NewCredentials(CredentialsOptions{}) }
 
-// withoutPeerPIDFD is a kernel before 6.5.
-func withoutPeerPIDFD() *Credentials {
-	c := testCredentials()
-	c.peerPIDFD = func(int) (int, error) { return -1, unix.ENOPROTOOPT }
-	return c
+// onKernels returns credentials as they are on this kernel and on older ones.
+func onKernels() map[string]*Credentials {
+	all := make(map[string]*Credentials)
+	for name, weaken := range olderKernels() {
+		c := testCredentials()
+		weaken(&c.kernel)
+		all[name] = c
+	}
+	return all
+}
+
+func olderKernels() map[string]func(*kernel) {
+	noPidfs := func(k *kernel) { k.pidfs = func(int) bool { return false } }
+	noPeer := func(k *kernel) {
+		noPidfs(k)
+		k.peer = func(int) (int, error) { return -1, unix.ENOPROTOOPT }
+	}
+	return map[string]func(*kernel){
+		"this":   func(*kernel) {},
+		"v6.5":   noPidfs,
+		"v5.3":   noPeer,
+		"before": func(k *kernel) { noPeer(k); k.open = func(int) (int, error) { return -1, unix.ENOSYS } },
+	}
 }
 
 // fifo returns a named pipe that this test holds open until its end.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strconv"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -18,7 +19,7 @@ import (
 type Caller struct {
 	credentials.CommonAuthInfo
 
-	proc *process
+	pin *pin
 	// Of the moment it connected (SO_PEERCRED).
 	uid, gid uint32
 	socket   net.Conn
@@ -33,7 +34,7 @@ func (c *Caller) Socket() string { return c.name }
 func (*Caller) AuthType() string { return "pidfd" }
 
 // PID returns the caller's process ID in this process's PID namespace.
-func (c *Caller) PID() int { return c.proc.pid }
+func (c *Caller) PID() int { return c.pin.pid }
 
 // UID returns the effective user ID that the caller connected with.
 func (c *Caller) UID() uint32 { return c.uid }
@@ -54,11 +55,26 @@ func FromContext(ctx context.Context) (*Caller, error) {
 // Credentials are server-side gRPC transport credentials of a UNIX socket. They
 // make each connection's AuthInfo a [*Caller], and close the connection, and so
 // its streams, when that process ends. There is no client side.
+//
+// The caller is the process that connected. Whoever else has the socket, a child
+// that inherited it or a process that was sent it, speaks as that one, for as
+// long as that one lives.
 type Credentials struct {
-	log       *slog.Logger
-	name      string
-	weakOnce  *sync.Once
-	peerPIDFD func(socket int) (int, error)
+	log     *slog.Logger
+	name    string
+	kernel  kernel
+	ownProc func() error
+	*shared
+}
+
+// shared is what clones of credentials have in common.
+type shared struct {
+	limits  *limits
+	watcher *watcher
+	weak    sync.Once
+
+	mu  sync.Mutex
+	own bool // /proc was found to be of this PID namespace
 }
 
 // CredentialsOptions say what callers of a socket are told apart by. The zero
@@ -79,27 +95,50 @@ func NewCredentials(opt CredentialsOptions) *Credentials {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Credentials{log: opt.Log, name: opt.Socket, weakOnce: new(sync.Once), peerPIDFD: peerPIDFD}
+	return &Credentials{
+		log: opt.Log, name: opt.Socket, kernel: theKernel(), ownProc: ownProc,
+		shared: &shared{limits: newLimits(opt.Log, opt.MaxPerUser), watcher: newWatcher()},
+	}
 }
 
 // ServerHandshake implements [credentials.TransportCredentials].
 func (c *Credentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	caller, err := c.identify(conn)
-	if err != nil {
-		log := c.log.Warn
-		if errors.Is(err, ErrGone) {
-			log = c.log.Debug // connected and ended: its own affair
+	if err == nil {
+		watched := &watchedConn{Conn: conn, pin: caller.pin, watcher: c.watcher, closed: func() { c.limits.release(caller.uid) }}
+		if err = c.watcher.add(watched); err == nil {
+			return watched, caller, nil
 		}
-		log("connection refused", "reason", err)
-		return nil, nil, errors.Join(err, conn.Close())
+		caller.pin.close()
+		c.limits.release(caller.uid)
 	}
-	return watch(conn, caller.proc), caller, nil
+	c.tell(err)
+	return nil, nil, errors.Join(err, conn.Close())
 }
 
+// tell logs why a connection is refused: seldom, as anyone can make many.
+func (c *Credentials) tell(err error) {
+	if errors.Is(err, ErrGone) {
+		c.log.Debug("connection refused", "reason", err) // connected and ended: its own affair
+		return
+	}
+	key := "connection"
+	if full, ok := errors.AsType[*limitError](err); ok {
+		key = strconv.FormatUint(uint64(full.uid), 10)
+	}
+	if c.limits.seldom(key) {
+		c.log.Warn("connection refused", "reason", err)
+	}
+}
+
+// identify pins the peer and counts its connection in.
 func (c *Credentials) identify(conn net.Conn) (*Caller, error) {
 	uc, ok := conn.(*net.UnixConn)
 	if !ok {
 		return nil, fmt.Errorf("%T is no UNIX socket: its caller cannot be known", conn)
+	}
+	if err := c.procIsOwn(); err != nil {
+		return nil, err
 	}
 	raw, err := uc.SyscallConn()
 	if err != nil {
@@ -117,15 +156,36 @@ func (c *Credentials) identify(conn net.Conn) (*Caller, error) {
 			return
 		}
 		caller.uid, caller.gid = cred.Uid, cred.Gid
-		var weak bool
-		caller.proc, weak, pinErr = pin(int(fd), int(cred.Pid), c.peerPIDFD)
-		if weak {
-			c.weakOnce.Do(func() {
-				c.log.Warn("this kernel has no SO_PEERPIDFD (Linux 6.5): callers are pinned by process ID and start time")
-			})
+		if pinErr = c.limits.acquire(cred.Uid); pinErr != nil {
+			return
+		}
+		if caller.pin, pinErr = c.pin(int(fd), int(cred.Pid)); pinErr != nil {
+			c.limits.release(cred.Uid)
 		}
 	})
 	return caller, errors.Join(err, pinErr)
+}
+
+func (c *Credentials) pin(socket, pid int) (*pin, error) {
+	p, weak, err := c.kernel.pinPeer(socket, pid)
+	if weak {
+		c.weak.Do(func() {
+			c.log.Warn("this kernel has no SO_PEERPIDFD (Linux 6.5): callers are pinned by the process ID that they connected with, once they are accepted")
+		})
+	}
+	return p, err
+}
+
+// procIsOwn looks once, unless it fails.
+func (c *Credentials) procIsOwn() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.own {
+		return nil
+	}
+	err := c.ownProc()
+	c.own = err == nil
+	return err
 }
 
 // ClientHandshake implements [credentials.TransportCredentials]; it always fails.
@@ -146,38 +206,3 @@ func (c *Credentials) Clone() credentials.TransportCredentials {
 
 // OverrideServerName implements [credentials.TransportCredentials]; it does nothing.
 func (*Credentials) OverrideServerName(string) error { return nil }
-
-// watchedConn is closed when its process ends.
-type watchedConn struct {
-	net.Conn
-	proc    *process
-	stop    chan struct{}
-	watcher sync.WaitGroup
-	once    sync.Once
-}
-
-func watch(conn net.Conn, proc *process) *watchedConn {
-	c := &watchedConn{Conn: conn, proc: proc, stop: make(chan struct{})}
-	c.watcher.Go(func() {
-		proc.wait(c.stop)
-		// Only the socket: closing the whole waits for this goroutine. gRPC
-		// sees the socket end, ends the streams and closes the whole.
-		c.Conn.Close()
-	})
-	return c
-}
-
-// Close closes the connection and the pidfd and waits for the watcher.
-func (c *watchedConn) Close() error {
-	err := net.ErrClosed
-	c.once.Do(func() {
-		close(c.stop)
-		err = c.Conn.Close()
-		if errors.Is(err, net.ErrClosed) {
-			err = nil // the watcher was first
-		}
-		c.proc.close()
-		c.watcher.Wait()
-	})
-	return err
-}

@@ -8,15 +8,29 @@ import (
 	"io"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// errTooLong says that a file is longer than the limit.
-var errTooLong = errors.New("longer than the limit")
+var (
+	// errTooLong says that a file is longer than the limit.
+	errTooLong = errors.New("longer than the limit")
+	// errUserServed says that a file's content and times are whatever some
+	// process says.
+	errUserServed = errors.New("on FUSE")
+)
 
-// maxHashes bounds the cache: a node runs fewer kinds of programs.
-const maxHashes = 1024
+const (
+	// maxHashes bounds the cache: a node runs fewer kinds of programs.
+	maxHashes = 1024
+	// hashers is how many files are read at once: callers with programs never
+	// seen must not take the disk and all cores.
+	hashers = 2
+	// settled is how old a file's last change must be for its sum to be kept. A
+	// change within the same tick of the file system's clock leaves no trace.
+	settled = 2 * time.Second
+)
 
 // fileVersion tells whether a file's content can have changed. The change time
 // is in it because a modification time can be set back.
@@ -28,18 +42,21 @@ type fileVersion struct {
 // hashCache remembers SHA-256 sums of files. A file that many callers run at
 // once is read once.
 type hashCache struct {
+	slots chan struct{} // one a file that is read
+	now   func() time.Time
+
 	mu   sync.Mutex
 	sums map[fileVersion]*fileSum
 }
 
-// fileSum is filled by one caller while it holds mu; the others wait for it.
+// fileSum is filled by one caller while it has turn; the others wait for it.
 type fileSum struct {
-	mu  sync.Mutex
-	hex string
+	turn chan struct{}
+	hex  string
 }
 
 func newHashCache() *hashCache {
-	return &hashCache{sums: make(map[fileVersion]*fileSum)}
+	return &hashCache{slots: make(chan struct{}, hashers), now: time.Now, sums: make(map[fileVersion]*fileSum)}
 }
 
 // sum returns the lower-case hex SHA-256 of f's whole content.
@@ -52,13 +69,19 @@ func (c *hashCache) sum(ctx context.Context, f *os.File, limit int64) (string, e
 		return "", errTooLong
 	}
 	s := c.entry(before)
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	if err := take(ctx, s.turn); err != nil {
+		return "", err
+	}
+	defer func() { <-s.turn }()
 	if s.hex != "" {
 		return s.hex, nil
 	}
+	if err := take(ctx, c.slots); err != nil {
+		return "", err
+	}
+	defer func() { <-c.slots }()
 	h := sha256.New()
-	if _, err := io.Copy(h, &cancelReader{ctx: ctx, r: io.LimitReader(f, int64(before.size))}); err != nil {
+	if _, err := io.Copy(h, &cancelReader{ctx: ctx, r: io.NewSectionReader(f, 0, int64(before.size))}); err != nil {
 		return "", err
 	}
 	after, err := version(f)
@@ -68,8 +91,21 @@ func (c *hashCache) sum(ctx context.Context, f *os.File, limit int64) (string, e
 	if after != before {
 		return "", errors.New("the file changed while it was read")
 	}
-	s.hex = hex.EncodeToString(h.Sum(nil))
-	return s.hex, nil
+	sum := hex.EncodeToString(h.Sum(nil))
+	if age := c.now().Sub(time.Unix(before.ctime.Unix())); age > settled {
+		s.hex = sum
+	}
+	return sum, nil
+}
+
+// take puts one into a channel that has room for as many as may go at once.
+func take(ctx context.Context, slots chan struct{}) error {
+	select {
+	case slots <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func (c *hashCache) entry(v fileVersion) *fileSum {
@@ -84,7 +120,7 @@ func (c *hashCache) entry(v fileVersion) *fileSum {
 				break
 			}
 		}
-		s = new(fileSum)
+		s = &fileSum{turn: make(chan struct{}, 1)}
 		c.sums[v] = s
 	}
 	return s
@@ -96,10 +132,16 @@ func version(f *os.File) (fileVersion, error) {
 		return fileVersion{}, err
 	}
 	var st unix.Stat_t
+	var fs unix.Statfs_t
 	var statErr error
-	err = raw.Control(func(fd uintptr) { statErr = unix.Fstat(int(fd), &st) })
+	err = raw.Control(func(fd uintptr) {
+		statErr = errors.Join(unix.Fstat(int(fd), &st), unix.Fstatfs(int(fd), &fs))
+	})
 	if err := errors.Join(err, statErr); err != nil {
 		return fileVersion{}, err
+	}
+	if fs.Type == unix.FUSE_SUPER_MAGIC {
+		return fileVersion{}, errUserServed
 	}
 	return fileVersion{dev: uint64(st.Dev), ino: st.Ino, size: uint64(st.Size), mtime: st.Mtim, ctime: st.Ctim}, nil
 }

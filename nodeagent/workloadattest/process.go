@@ -3,192 +3,199 @@ package workloadattest
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// ErrGone says that the calling process has ended, or is no longer the one that
-// connected.
-var ErrGone = errors.New("the calling process has ended")
-
-// process pins one process. With a pidfd the kernel says whether it is still
-// the same; without (kernels before 5.3), its start time does.
-type process struct {
-	pid   int
-	start uint64   // clock ticks since boot
-	pidfd *os.File // nil: the kernel has none
+// Process is one process, pinned, while it is attested. What is read through it
+// is of this process or an error, whoever has its number by then. It is safe for
+// concurrent use. Nothing keeps it beyond the call that it was given to.
+type Process struct {
+	pin *pin
+	// O_PATH of /proc/PID, opened before a check of the pin that passed.
+	dir      *os.File
+	uid, gid uint32
+	owned    bool // pin is closed with this
 }
 
-// peerPIDFD returns a pidfd of the process that connected the socket (SO_PEERPIDFD,
-// Linux 6.5).
-func peerPIDFD(socket int) (int, error) {
-	return unix.GetsockoptInt(socket, unix.SOL_SOCKET, unix.SO_PEERPIDFD)
-}
+// Open pins the process that has the number pid in the agent's PID namespace
+// now. The error wraps [ErrGone] where there is none. Close it.
+func Open(pid int) (*Process, error) { return theKernel().openProcess(pid) }
 
-// pin pins the process that connected socket, whose SO_PEERCRED names pid. weak
-// is true where it had to go by the number alone: then a process that ended
-// before this call, and whose number was given anew, is not told apart.
-func pin(socket, pid int, peerPIDFD func(int) (int, error)) (p *process, weak bool, err error) {
-	fd, err := peerPIDFD(socket)
-	weak = errors.Is(err, unix.ENOPROTOOPT)
-	if weak {
-		fd, err = unix.PidfdOpen(pid, 0)
+func (k kernel) openProcess(pid int) (*Process, error) {
+	if pid <= 0 {
+		return nil, fmt.Errorf("%w: there is no pid %d", ErrGone, pid)
 	}
-	switch {
-	case errors.Is(err, unix.ENOSYS):
-		p = &process{pid: pid}
-	case errors.Is(err, unix.ESRCH), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENODATA):
-		// Which of them depends on the kernel.
-		return nil, weak, fmt.Errorf("%w: pidfd of pid %d: %w", ErrGone, pid, err)
-	case err != nil: // too many open files, say: not the caller's affair
-		return nil, weak, fmt.Errorf("pidfd of pid %d: %w", pid, err)
-	default:
-		if p, err = fromPIDFD(fd, pid); err != nil {
-			return nil, weak, err
-		}
-	}
-	if p.start, err = startTime(pid); err != nil {
-		p.close()
-		return nil, weak, err
-	}
-	// What was read by number belongs to the pinned process if that lives still.
-	if err := p.check(); err != nil {
-		p.close()
-		return nil, weak, err
-	}
-	return p, weak, nil
-}
-
-// fromPIDFD takes over fd, a pidfd, after checking that it pins pid. The kernel's
-// own word on that (fdinfo) is used and not a comparison of inodes with a pidfd
-// opened by number: before Linux 6.9 all pidfds share one inode.
-func fromPIDFD(fd, pid int) (*process, error) {
-	unix.CloseOnExec(fd)
-	// Non-blocking, so that the runtime's poller takes it: [process.wait].
-	if err := unix.SetNonblock(fd, true); err != nil {
-		return nil, errors.Join(err, unix.Close(fd))
-	}
-	p := &process{pid: pid, pidfd: os.NewFile(uintptr(fd), "pidfd")}
-	info, err := readProc("/proc/self/fdinfo/" + strconv.Itoa(fd))
-	if err == nil {
-		var named int
-		named, err = parseFDInfoPID(info)
-		switch {
-		case err != nil || named == pid:
-		case named == -1:
-			err = fmt.Errorf("%w: pid %d", ErrGone, pid)
-		default:
-			err = fmt.Errorf("the socket's peer is pid %d, its pidfd says %d: mount the /proc of the agent's own PID namespace", pid, named)
-		}
-	}
+	pin, err := k.pinNumber(pid)
 	if err != nil {
-		p.close()
 		return nil, err
 	}
+	p, err := pin.process(0, 0)
+	if err != nil {
+		pin.close()
+		return nil, err
+	}
+	p.owned = true
+	st, err := p.status()
+	if err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
+	p.uid, p.gid = st.UID, st.GID
 	return p, nil
 }
 
-// check returns [ErrGone] unless the process lives. What was read from /proc/PID
-// before a check that passes was this process's: no other can have had the
-// number meanwhile.
-func (p *process) check() error {
-	if p.pidfd == nil {
-		now, err := startTime(p.pid)
-		if err == nil && now != p.start {
-			err = fmt.Errorf("%w: pid %d is another process now", ErrGone, p.pid)
-		}
-		return err
+// process returns the process for one attestation.
+func (p *pin) process(uid, gid uint32) (*Process, error) {
+	if p.dir != nil {
+		return &Process{pin: p, dir: p.dir, uid: uid, gid: gid}, p.check()
 	}
-	raw, err := p.pidfd.SyscallConn()
+	dir, err := openDir(p.pid)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var ended bool
-	var pollErr error
-	err = raw.Control(func(fd uintptr) { ended, pollErr = readable(fd) })
-	if err := errors.Join(err, pollErr); err != nil {
-		return err
+	// The process lives, so it had the number when the directory was opened.
+	if err := p.check(); err != nil {
+		return nil, errors.Join(err, dir.Close())
 	}
-	if ended {
-		return ErrGone
-	}
-	return nil
+	return &Process{pin: p, dir: dir, uid: uid, gid: gid}, nil
 }
 
-// readable reports whether a pidfd says that its process has ended (pidfd_open(2)).
-func readable(fd uintptr) (bool, error) {
-	for {
-		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		n, err := unix.Poll(fds, 0)
-		if !errors.Is(err, unix.EINTR) {
-			return n > 0, err
-		}
+// Close releases the process.
+func (p *Process) Close() error {
+	var err error
+	if p.dir != p.pin.dir {
+		err = p.dir.Close()
 	}
-}
-
-// pollInterval is how often a process without pidfd is looked at.
-const pollInterval = time.Second
-
-// wait blocks until the process has ended, or until stop is closed and, where
-// there is a pidfd, the process closed too.
-func (p *process) wait(stop <-chan struct{}) {
-	if p.pidfd == nil {
-		tick := time.NewTicker(pollInterval)
-		defer tick.Stop()
-		for p.check() == nil {
-			select {
-			case <-stop:
-				return
-			case <-tick.C:
-			}
-		}
-		return
-	}
-	raw, err := p.pidfd.SyscallConn()
-	if err != nil {
-		return
-	}
-	// The runtime's poller wakes this when the process ends; an error means that
-	// the pidfd was closed.
-	_ = raw.Read(func(fd uintptr) bool {
-		ended, err := readable(fd)
-		return ended || err != nil
-	})
-}
-
-func (p *process) close() {
-	if p.pidfd != nil {
-		p.pidfd.Close()
-	}
-}
-
-// path returns the path of a file of this process in /proc.
-func (p *process) path(name string) string {
-	return "/proc/" + strconv.Itoa(p.pid) + "/" + name
-}
-
-func startTime(pid int) (uint64, error) {
-	path := "/proc/" + strconv.Itoa(pid) + "/stat"
-	data, err := readProc(path)
-	if err != nil {
-		return 0, goneIfMissing(err)
-	}
-	ticks, err := parseStartTime(data)
-	if err != nil {
-		return 0, fmt.Errorf("%s: %w", path, err)
-	}
-	return ticks, nil
-}
-
-// goneIfMissing turns "no such file" and "no such process" of /proc/PID into
-// [ErrGone].
-func goneIfMissing(err error) error {
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("%w: %w", ErrGone, err)
+	if p.owned {
+		p.pin.close()
 	}
 	return err
+}
+
+// PID returns the process's number in the agent's PID namespace.
+func (p *Process) PID() int { return p.pin.pid }
+
+// UID returns the effective user ID that it connected with; that of a process
+// which did not connect is that of [Open].
+func (p *Process) UID() uint32 { return p.uid }
+
+// GID is like [Process.UID], of the group.
+func (p *Process) GID() uint32 { return p.gid }
+
+// Key returns what tells this process from all others.
+func (p *Process) Key() Key { return p.pin.key }
+
+// Check returns an error that wraps [ErrGone] unless the process lives.
+func (p *Process) Check() error { return p.pin.check() }
+
+// Open opens a file of /proc/PID for reading, such as cgroup or ns/pid. A link,
+// such as exe, opens what it is a link to.
+func (p *Process) Open(name string) (*os.File, error) {
+	if !filepath.IsLocal(name) {
+		return nil, fmt.Errorf("%q is no file of /proc/PID", name)
+	}
+	f, err := openAt(p.dir, name)
+	return f, p.explain(name, err)
+}
+
+// ReadFile reads a file of /proc/PID of at most limit bytes.
+func (p *Process) ReadFile(name string, limit int) ([]byte, error) {
+	f, err := p.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := readAll(f, limit)
+	return data, p.explain(name, err)
+}
+
+// Readlink reads a link of /proc/PID, such as ns/pid.
+func (p *Process) Readlink(name string) (string, error) {
+	if !filepath.IsLocal(name) {
+		return "", fmt.Errorf("%q is no file of /proc/PID", name)
+	}
+	raw, err := p.dir.SyscallConn()
+	if err != nil {
+		return "", err
+	}
+	buf := make([]byte, unix.PathMax)
+	var n int
+	var linkErr error
+	err = raw.Control(func(dir uintptr) { n, linkErr = unix.Readlinkat(int(dir), name, buf) })
+	if err := p.explain(name, errors.Join(err, linkErr)); err != nil {
+		return "", err
+	}
+	return string(buf[:n]), nil
+}
+
+// explain names the file in err, and says if it is missing because the process is.
+func (p *Process) explain(name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+		if gone := p.Check(); gone != nil {
+			return gone
+		}
+	}
+	return fmt.Errorf("/proc/%d/%s: %w", p.pin.pid, name, err)
+}
+
+func (p *Process) status() (procStatus, error) {
+	data, err := p.ReadFile("status", maxProcFile)
+	if err != nil {
+		return procStatus{}, err
+	}
+	st, err := parseStatus(data)
+	if err != nil {
+		return st, fmt.Errorf("/proc/%d/status: %w", p.pin.pid, err)
+	}
+	return st, nil
+}
+
+// openDir opens /proc/PID of whichever process has the number now.
+func openDir(pid int) (*os.File, error) {
+	dir, err := os.OpenFile("/proc/"+strconv.Itoa(pid), unix.O_PATH|unix.O_DIRECTORY, 0)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+		return nil, fmt.Errorf("%w: %w", ErrGone, err)
+	}
+	return dir, err
+}
+
+// openAt opens a file below a directory that was opened with O_PATH.
+func openAt(dir *os.File, name string) (*os.File, error) {
+	raw, err := dir.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	fd := -1
+	var openErr error
+	err = raw.Control(func(dir uintptr) {
+		fd, openErr = unix.Openat(int(dir), name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	})
+	if err := errors.Join(err, openErr); err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// readStat reads stat below an opened /proc/PID.
+func readStat(dir *os.File) (procStat, error) {
+	f, err := openAt(dir, "stat")
+	if err == nil {
+		defer f.Close()
+		var data []byte
+		if data, err = io.ReadAll(io.LimitReader(f, maxProcFile)); err == nil {
+			return parseStat(data)
+		}
+	}
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+		err = fmt.Errorf("%w: %w", ErrGone, err)
+	}
+	return procStat{}, err
 }

@@ -80,24 +80,32 @@ func parseIDs(value string) ([]uint32, error) {
 	return ids, nil
 }
 
-// parseStartTime returns field 22 of /proc/PID/stat (proc_pid_stat(5)): clock
-// ticks from boot to the start of the process. The process chooses its name,
-// field 2, with any bytes in it; fields are counted from the last ')'.
-func parseStartTime(data []byte) (uint64, error) {
+// procStat is what pinning needs of /proc/PID/stat.
+type procStat struct {
+	// start is clock ticks from boot to the start of the process.
+	start uint64
+	// ended is true of a zombie.
+	ended bool
+}
+
+// parseStat reads /proc/PID/stat (proc_pid_stat(5)): fields 3 and 22. The process
+// chooses its name, field 2, with any bytes in it; fields are counted from the
+// last ')'.
+func parseStat(data []byte) (procStat, error) {
 	end := bytes.LastIndexByte(data, ')')
 	if end < 0 {
-		return 0, errors.New("no process name")
+		return procStat{}, errors.New("/proc/PID/stat: no process name")
 	}
 	fields := strings.Fields(string(data[end+1:]))
 	const startTime = 22 - 3 // field 3 is the first after the name
 	if len(fields) <= startTime {
-		return 0, fmt.Errorf("%d fields after the name", len(fields))
+		return procStat{}, fmt.Errorf("/proc/PID/stat: %d fields after the name", len(fields))
 	}
 	ticks, err := strconv.ParseUint(fields[startTime], 10, 64)
 	if err != nil {
-		return 0, fmt.Errorf("start time %.20q is not a number", fields[startTime])
+		return procStat{}, fmt.Errorf("/proc/PID/stat: start time %.20q is not a number", fields[startTime])
 	}
-	return ticks, nil
+	return procStat{start: ticks, ended: fields[0] == "Z" || fields[0] == "X"}, nil
 }
 
 // parseFDInfoPID returns the PID that /proc/self/fdinfo of a pidfd names: -1
@@ -117,6 +125,41 @@ func parseFDInfoPID(data []byte) (int, error) {
 	return 0, errors.New("not a pidfd: no field Pid")
 }
 
+// parseNSpid returns field NSpid of /proc/self/status: this process's numbers
+// in the PID namespace of the mounted /proc and in each below, down to its own.
+func parseNSpid(data []byte) ([]uint32, error) {
+	for line := range bytes.Lines(data) {
+		if value, found := strings.CutPrefix(string(line), "NSpid:"); found {
+			return parseIDs(value)
+		}
+	}
+	return nil, errors.New("no field NSpid")
+}
+
+// ownProc returns nil if /proc is of this process's own PID namespace, in which
+// the kernel tells callers' numbers.
+func ownProc() error {
+	data, err := readProc("/proc/self/status")
+	if err == nil {
+		err = isOwn(data, os.Getpid())
+	}
+	if err != nil {
+		return fmt.Errorf("callers cannot be looked up: %w: mount the /proc of the agent's own PID namespace, or let the agent run in the host's", err)
+	}
+	return nil
+}
+
+func isOwn(status []byte, pid int) error {
+	pids, err := parseNSpid(status)
+	if err != nil {
+		return fmt.Errorf("/proc/self/status: %w", err)
+	}
+	if len(pids) != 1 || int64(pids[0]) != int64(pid) {
+		return fmt.Errorf("/proc names this process pid %v, and it is %d", pids, pid)
+	}
+	return nil
+}
+
 // readProc reads a file in /proc, up to [maxProcFile] bytes.
 func readProc(path string) ([]byte, error) {
 	f, err := os.Open(path)
@@ -124,12 +167,13 @@ func readProc(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxProcFile+1))
-	if err != nil {
-		return nil, err
+	return readAll(f, maxProcFile)
+}
+
+func readAll(f *os.File, limit int) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(f, int64(limit)+1))
+	if err == nil && len(data) > limit {
+		err = fmt.Errorf("it is longer than %d bytes", limit)
 	}
-	if len(data) > maxProcFile {
-		return nil, fmt.Errorf("%s is longer than %d bytes", path, maxProcFile)
-	}
-	return data, nil
+	return data, err
 }

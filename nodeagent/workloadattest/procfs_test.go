@@ -40,11 +40,31 @@ func TestParseStatusRefuses(t *testing.T) {
 	}
 }
 
-func TestParseStartTime(t *testing.T) {
+func TestParseStat(t *testing.T) {
 	stat := "42 (a) S 1 2 3) R 1 42 42 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 987654 1 2 3\n"
-	got, err := parseStartTime([]byte(stat))
-	if err != nil || got != 987654 {
-		t.Errorf("got %d, %v", got, err)
+	for state, want := range map[string]procStat{"R": {start: 987654}, "Z": {start: 987654, ended: true}} {
+		got, err := parseStat([]byte(strings.Replace(stat, " R ", " "+state+" ", 1)))
+		if err != nil || got != want {
+			t.Errorf("state %s: %+v, %v", state, got, err)
+		}
+	}
+}
+
+func TestForeignProc(t *testing.T) {
+	for name, test := range map[string]struct {
+		status string
+		want   string // "": it is ours
+	}{
+		"own":        {"Name:\tx\nNSpid:\t7\n", ""},
+		"the host's": {"NSpid:\t4711\t7\n", "pid [4711 7], and it is 7"},
+		"by chance":  {"NSpid:\t7\t7\n", "pid [7 7]"},
+		"another":    {"NSpid:\t8\n", "pid [8]"},
+		"none":       {"Name:\tx\n", "NSpid"},
+	} {
+		err := isOwn([]byte(test.status), 7)
+		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %v, want %q", name, err, test.want)
+		}
 	}
 }
 
@@ -67,11 +87,12 @@ func FuzzParseStatus(f *testing.F) {
 	})
 }
 
-func FuzzParseStartTime(f *testing.F) {
+func FuzzParseStat(f *testing.F) {
 	f.Add([]byte("42 (a) S 1 2 3) R 1 42 42 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 987654 1 2 3\n"))
 	f.Add([]byte(")"))
 	f.Fuzz(func(_ *testing.T, data []byte) {
-		parseStartTime(data)
+		parseStat(data)
+		parseNSpid(data)
 		parseFDInfoPID(data)
 	})
 }
