@@ -6,6 +6,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 
+	"github.com/lanyard-mtls/lanyard/cmd/internal/spireconf"
 	"github.com/lanyard-mtls/lanyard/issuer"
 	"github.com/lanyard-mtls/lanyard/issuer/enroll"
 	"github.com/lanyard-mtls/lanyard/issuer/enroll/k8spsat"
@@ -20,34 +21,15 @@ func (ps *plugins) method(name string, newMethod issuer.NewMethod) {
 	ps.cfg.Methods[name] = newMethod
 }
 
-// wrongs adds the faults of err, a line each, at the setting that the line begins with.
-func (ps *plugins) wrongs(p plugin, err error) {
-	if err == nil {
-		return
-	}
-	for line := range strings.SplitSeq(err.Error(), "\n") {
-		key, rest, _ := strings.Cut(line, " ")
-		path := key
-		if p.path != "" {
-			path = p.path + "." + key
-		}
-		if p.conf.Has(path) {
-			ps.wrong(p, key, "%s", rest)
-			continue
-		}
-		ps.wrong(p, "", "%s", line)
-	}
-}
-
-func (ps *plugins) x509pop(p plugin) {
+func (ps *plugins) x509pop(p *spireconf.Plugin) {
 	var data x509POP
-	if !ps.data(&p, &data) {
+	if !p.Decode(&data) {
 		return
 	}
 	cfg := x509pop.Config{Mode: data.Mode, CABundlePaths: data.CABundlePaths, AgentPathTemplate: data.AgentPathTemplate, VerifyClientIP: data.VerifyClientIP}
 	if data.CABundlePath != "" {
 		if len(data.CABundlePaths) > 0 {
-			ps.wrong(p, "ca_bundle_path", "goes without ca_bundle_paths: name all files in that one")
+			p.Errorf("ca_bundle_path", "goes without ca_bundle_paths: name all files in that one")
 		}
 		cfg.CABundlePaths = append([]string{data.CABundlePath}, data.CABundlePaths...)
 	}
@@ -60,7 +42,7 @@ func (ps *plugins) x509pop(p plugin) {
 			continue
 		}
 		if *limit.into = *limit.set; *limit.set <= 0 {
-			ps.wrong(p, limit.key, "%d: want 1 or more", *limit.set)
+			p.Errorf(limit.key, "%d: want 1 or more", *limit.set)
 			*limit.into = 0
 		}
 	}
@@ -73,22 +55,22 @@ func (ps *plugins) x509pop(p plugin) {
 	trial.TrustDomain = ps.cfg.TrustDomain
 	trial.Bundle = func() (*x509bundle.Bundle, error) { return nil, errors.New("not asked for") }
 	_, err := x509pop.New(trial)
-	ps.wrongs(p, err)
+	p.Wrong(err)
 	ps.method("x509pop", func(deps issuer.MethodDeps) (enroll.Method, error) {
 		cfg.TrustDomain, cfg.Bundle = deps.TrustDomain, deps.Bundle
 		return x509pop.New(cfg)
 	})
 }
 
-func (ps *plugins) k8spsat(p plugin) {
+func (ps *plugins) k8spsat(p *spireconf.Plugin) {
 	var data k8sPSAT
-	if !ps.data(&p, &data) {
+	if !p.Decode(&data) {
 		return
 	}
 	clusters := map[string]k8spsat.Cluster{}
 	for _, c := range data.Clusters {
 		if _, twice := clusters[c.Name]; twice {
-			ps.wrong(p, "clusters", "%q is given twice", c.Name)
+			p.Errorf("clusters", "%q is given twice", c.Name)
 		}
 		one := k8spsat.Cluster{
 			ServiceAccountAllowList: c.ServiceAccountAllowList, KubeConfigFile: c.KubeConfigFile,
@@ -100,7 +82,7 @@ func (ps *plugins) k8spsat(p plugin) {
 		clusters[c.Name] = one
 	}
 	trial, err := k8spsat.New(k8spsat.Config{TrustDomain: ps.cfg.TrustDomain, Clusters: clusters})
-	ps.wrongs(p, err)
+	p.Wrong(err)
 	if err == nil {
 		defer trial.Close()
 		if err := trial.Check(); err != nil {

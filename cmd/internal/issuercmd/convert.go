@@ -10,9 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/lanyard-mtls/lanyard/cmd/internal/spireconf"
 	"github.com/lanyard-mtls/lanyard/internal/hclconf"
-	"github.com/lanyard-mtls/lanyard/internal/health"
-	"github.com/lanyard-mtls/lanyard/internal/metrics"
 	"github.com/lanyard-mtls/lanyard/internal/telemetry"
 	"github.com/lanyard-mtls/lanyard/issuer"
 	"github.com/lanyard-mtls/lanyard/issuer/ca"
@@ -63,7 +62,7 @@ func (s *serverBlock) check(conf *hclconf.File) {
 	if s.PruneBatchSize < 0 {
 		conf.Check("server.prune_attested_nodes_batch_size", fmt.Errorf("%d: want 1 or more", s.PruneBatchSize))
 	}
-	s.profiling(conf)
+	s.profiling().Check(conf, "server")
 	e := s.Experimental
 	if e == nil {
 		return
@@ -81,32 +80,8 @@ func (s *serverBlock) check(conf *hclconf.File) {
 	}
 }
 
-// metrics is what telemetry {} says.
-func (t *telemetryBlock) metrics() metrics.Config {
-	if t == nil || t.Prometheus == nil {
-		return metrics.Config{}
-	}
-	c := metrics.Config{
-		Prometheus:       &metrics.Listener{Host: strings.Trim(t.Prometheus.Host, "[]"), Port: t.Prometheus.Port},
-		Prefix:           t.MetricPrefix,
-		TrustDomainLabel: t.EnableTrustDomainLabel, HostnameLabel: t.EnableHostnameLabel == nil || *t.EnableHostnameLabel,
-		Filter: metrics.Filter{AllowedPrefixes: t.AllowedPrefixes, BlockedPrefixes: t.BlockedPrefixes, AllowedLabels: t.AllowedLabels, BlockedLabels: t.BlockedLabels},
-	}
-	if tls := t.Prometheus.TLS; tls != nil {
-		c.Prometheus.TLS = &metrics.TLS{CertFile: tls.CertFile, KeyFile: tls.KeyFile, ClientCAFile: tls.ClientCAFile, UseSVID: tls.UseSPIRESVID, AuthorizedIDs: tls.AuthorizedSPIFFEIDs}
-	}
-	return c
-}
-
-func (h *healthChecksBlock) health() health.Config {
-	if h == nil || !h.ListenerEnabled {
-		return health.Config{}
-	}
-	c := health.Config{Enabled: true, Address: strings.Trim(h.BindAddress, "[]"), Port: health.DefaultPort, ReadyPath: h.ReadyPath, LivePath: h.LivePath}
-	if h.BindPort != nil {
-		c.Port = *h.BindPort
-	}
-	return c
+func (s *serverBlock) profiling() spireconf.Profiling {
+	return spireconf.Profiling{Enabled: s.ProfilingEnabled, Port: s.ProfilingPort}
 }
 
 // config is what oidc {} says. Tokens and document agree on the issuer, if only one of them names it.

@@ -1,21 +1,23 @@
 package issuercmd
 
 import (
+	"errors"
 	"net/netip"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"github.com/lanyard-mtls/lanyard/cmd/internal/spireconf"
 	"github.com/lanyard-mtls/lanyard/internal/hclconf"
 )
 
 // file is the issuer's configuration file: all of SPIRE's server.conf, and what Lanyard adds in blocks of its own.
 type file struct {
-	Server       *serverBlock       `hcl:"server,block"`
-	Plugins      *pluginsBlock      `hcl:"plugins,block"`
-	Telemetry    *telemetryBlock    `hcl:"telemetry,block"`
-	HealthChecks *healthChecksBlock `hcl:"health_checks,block"`
-	OIDC         *oidcBlock         `hcl:"oidc,block"`
+	Server       *serverBlock            `hcl:"server,block"`
+	Plugins      *pluginsBlock           `hcl:"plugins,block"`
+	Telemetry    *spireconf.Telemetry    `hcl:"telemetry,block"`
+	HealthChecks *spireconf.HealthChecks `hcl:"health_checks,block"`
+	OIDC         *oidcBlock              `hcl:"oidc,block"`
 }
 
 type serverBlock struct {
@@ -93,6 +95,8 @@ type experimentalBlock struct {
 
 // cidr is a network. Bits behind its mask are let be, as SPIRE does.
 type cidr struct{ netip.Prefix }
+
+var errNoCIDR = errors.New("want a network like 10.0.0.0/8")
 
 func (c *cidr) UnmarshalText(text []byte) (err error) {
 	if c.Prefix, err = netip.ParsePrefix(string(text)); err != nil {

@@ -1,27 +1,16 @@
 package issuercmd
 
-import "github.com/lanyard-mtls/lanyard/internal/hclconf"
+import "github.com/lanyard-mtls/lanyard/cmd/internal/spireconf"
 
 // pluginsBlock has SPIRE's types of plugins.
 type pluginsBlock struct {
-	DataStore          []pluginBlock `hcl:"DataStore,block"`
-	KeyManager         []pluginBlock `hcl:"KeyManager,block"`
-	NodeAttestor       []pluginBlock `hcl:"NodeAttestor,block"`
-	UpstreamAuthority  []pluginBlock `hcl:"UpstreamAuthority,block"`
-	CredentialComposer []pluginBlock `hcl:"CredentialComposer,block"`
-	Notifier           []pluginBlock `hcl:"Notifier,block"`
-	BundlePublisher    []pluginBlock `hcl:"BundlePublisher,block"`
-}
-
-type pluginBlock struct {
-	Name     string `hcl:"name,label"`
-	At       hclconf.Pos
-	Data     *hclconf.Body `hcl:"plugin_data,block"`
-	DataFile string        `hcl:"plugin_data_file,optional"`
-	Enabled  *bool         `hcl:"enabled,optional"`
-	Cmd      string        `hcl:"plugin_cmd,optional"`
-	Args     []string      `hcl:"plugin_args,optional"`
-	Checksum string        `hcl:"plugin_checksum,optional"`
+	DataStore          []spireconf.PluginBlock `hcl:"DataStore,block"`
+	KeyManager         []spireconf.PluginBlock `hcl:"KeyManager,block"`
+	NodeAttestor       []spireconf.PluginBlock `hcl:"NodeAttestor,block"`
+	UpstreamAuthority  []spireconf.PluginBlock `hcl:"UpstreamAuthority,block"`
+	CredentialComposer []spireconf.PluginBlock `hcl:"CredentialComposer,block"`
+	Notifier           []spireconf.PluginBlock `hcl:"Notifier,block"`
+	BundlePublisher    []spireconf.PluginBlock `hcl:"BundlePublisher,block"`
 }
 
 type keyManagerDisk struct {

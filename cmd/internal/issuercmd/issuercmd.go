@@ -39,7 +39,7 @@ func validateVerb(env *cli.Env) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		for _, note := range s.notes {
+		for _, note := range s.process.Notes {
 			fmt.Fprintln(env.Stderr, "Note: "+note)
 		}
 		if env.Dialect.SPIRE() {

@@ -6,16 +6,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
-	"os/signal"
-	"sync"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/lanyard-mtls/lanyard/internal/cli"
 	"github.com/lanyard-mtls/lanyard/internal/run"
-	"github.com/lanyard-mtls/lanyard/internal/telemetry"
 	"github.com/lanyard-mtls/lanyard/issuer"
 	"github.com/lanyard-mtls/lanyard/issuer/backup"
 )
@@ -50,53 +45,12 @@ SIGTERM stops it in order, a second one at once. SIGUSR2 has it go on in a new l
 	return cmd
 }
 
-// run runs an issuer and what goes with its process: log and profiles.
-func (s settings) run(ctx context.Context, stdout io.Writer) (err error) {
-	var level slog.LevelVar
-	s.log.Var = &level
-	s.issuer.Level = &level
-	log, closer, err := telemetry.Open(s.log, stdout)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, closer.Close()) }()
-	for _, note := range s.notes {
-		log.Warn(note)
-	}
-	ctx, end := context.WithCancel(ctx)
-	var beside sync.WaitGroup
-	defer beside.Wait()
-	defer end()
-	usr := make(chan os.Signal, 1)
-	signal.Notify(usr, syscall.SIGUSR1, syscall.SIGUSR2)
-	defer signal.Stop(usr)
-	beside.Go(func() { onSignals(ctx, usr, closer, log) })
-	beside.Go(func() { s.profiling.serve(ctx, log) })
-	return Serve(ctx, s.issuer, log, nil)
-}
-
-// onSignals does what SPIRE's server does on signals that don't end it.
-func onSignals(ctx context.Context, signals <-chan os.Signal, closer io.Closer, log *slog.Logger) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case sig := <-signals:
-			file, inFile := closer.(*telemetry.File)
-			switch {
-			case sig == syscall.SIGUSR1:
-				log.Info("SIGUSR1 prints no metrics and reads no file again: scrape telemetry { Prometheus { … } }, and restart to change settings")
-			case !inFile:
-				log.Info("SIGUSR2 reopens the log file, and there is none")
-			default:
-				if err := file.Reopen(); err != nil {
-					log.Error("the log file can't be opened again; going on in the old one", "error", err)
-					continue
-				}
-				log.Info("reopened the log file")
-			}
-		}
-	}
+// run runs an issuer and what goes with its process.
+func (s settings) run(ctx context.Context, stdout io.Writer) error {
+	return s.process.Run(ctx, stdout, func(ctx context.Context, log *slog.Logger, level *slog.LevelVar) error {
+		s.issuer.Level = level
+		return Serve(ctx, s.issuer, log, nil)
+	})
 }
 
 // Serve runs an issuer and logs its start and end. ready may be nil.

@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/lanyard-mtls/lanyard/cmd/internal/conffile"
+	"github.com/lanyard-mtls/lanyard/cmd/internal/spireconf"
 	"github.com/lanyard-mtls/lanyard/internal/cli"
 	"github.com/lanyard-mtls/lanyard/internal/hclconf"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
@@ -66,12 +66,8 @@ func defaultBind(env *cli.Env) string {
 
 // settings is a configuration that run can start with.
 type settings struct {
-	issuer issuer.Config
-	log    telemetry.Config
-	// notes are what is to say about the file, a line each.
-	notes []string
-	// profiling is SPIRE's, undocumented there too.
-	profiling profiling
+	issuer  issuer.Config
+	process spireconf.Process
 }
 
 // settings reads flags and file, and checks all that can be checked without starting.
@@ -89,15 +85,17 @@ func (f *flags) settings(ctx context.Context, env *cli.Env) (settings, error) {
 	}
 	server := content.Server
 	s := settings{
-		issuer:    server.issuerConfig(),
-		log:       f.logs.Over(telemetry.Config{Level: server.LogLevel, Format: server.LogFormat, File: server.LogFile, Source: server.LogSourceLocation}),
-		profiling: server.profile(),
+		issuer: server.issuerConfig(),
+		process: spireconf.Process{
+			Log:       f.logs.Over(telemetry.Config{Level: server.LogLevel, Format: server.LogFormat, File: server.LogFile, Source: server.LogSourceLocation}),
+			Profiling: server.profiling(),
+		},
 	}
 	s.issuer.BindPort = cli.DefaultPort
 	if server.BindPort != nil {
 		s.issuer.BindPort = *server.BindPort
 	}
-	s.issuer.Metrics, s.issuer.Health, s.issuer.OIDC = content.Telemetry.metrics(), content.HealthChecks.health(), content.OIDC.config(server)
+	s.issuer.Metrics, s.issuer.Health, s.issuer.OIDC = content.Telemetry.Config(), content.HealthChecks.Config(), content.OIDC.config(server)
 	s.issuer.Version = cli.Version()
 	if err := f.override(&s.issuer); err != nil {
 		return settings{}, err
@@ -109,7 +107,7 @@ func (f *flags) settings(ctx context.Context, env *cli.Env) (settings, error) {
 		return settings{}, err
 	}
 	if conf != nil {
-		s.notes = conf.Notes()
+		s.process.Notes = conf.Notes()
 	}
 	return s, nil
 }
@@ -188,8 +186,7 @@ func check(ctx context.Context, conf *hclconf.File, content file, s *settings) e
 
 // checkListeners finds the faults of the blocks beside server {}.
 func checkListeners(conf *hclconf.File, c issuer.Config) {
-	checkBlock(conf, "telemetry.Prometheus", c.Metrics.Validate())
-	checkBlock(conf, "health_checks", c.Health.Validate())
+	spireconf.CheckListeners(conf, c.Metrics, c.Health)
 	if c.OIDC == nil {
 		return
 	}
@@ -198,22 +195,7 @@ func checkListeners(conf *hclconf.File, c issuer.Config) {
 	}
 	withKeys := *c.OIDC
 	withKeys.Keys = func() []*types.JWTKey { return nil } // the issuer's, once it runs
-	checkBlock(conf, "oidc", withKeys.Validate())
-}
-
-// checkBlock adds each line of err at the key that it begins with, or at the block itself.
-func checkBlock(conf *hclconf.File, block string, err error) {
-	if err == nil {
-		return
-	}
-	for line := range strings.SplitSeq(err.Error(), "\n") {
-		key, _, _ := strings.Cut(line, " ")
-		if path := block + "." + strings.TrimSuffix(key, ":"); conf.Has(path) {
-			conf.Errorf(conf.At(path), "%s.%s", block, line)
-			continue
-		}
-		conf.Errorf(conf.At(block), "%s: %s", block, line)
-	}
+	spireconf.CheckBlock(conf, "oidc", withKeys.Validate())
 }
 
 func prefixed(prefix string, err error) error {

@@ -1,4 +1,4 @@
-package issuercmd
+package spireconf
 
 import (
 	"context"
@@ -105,15 +105,15 @@ func TestProfilesAreServedToThisMachine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := profiling{port: free.Addr().(*net.TCPAddr).Port}
+	p := Profiling{Enabled: true, Port: free.Addr().(*net.TCPAddr).Port}
 	out := &lines{more: make(chan struct{}, 1)}
 	log := slog.New(slog.NewTextHandler(out, nil))
-	p.serve(t.Context(), log) // the port is in use: it says so, and the issuer goes on
+	p.Serve(t.Context(), log) // the port is in use: it says so, and the role goes on
 	out.await(t, "profiles are not served")
 	free.Close()
 	ctx, cancel := context.WithCancel(t.Context())
 	var done sync.WaitGroup
-	done.Go(func() { p.serve(ctx, log) })
+	done.Go(func() { p.Serve(ctx, log) })
 	text := out.await(t, "url=")
 	_, url, _ := strings.Cut(text, "url=")
 	resp, err := http.Get(strings.TrimSpace(url) + "cmdline")

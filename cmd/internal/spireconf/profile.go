@@ -1,4 +1,4 @@
-package issuercmd
+package spireconf
 
 import (
 	"context"
@@ -14,38 +14,35 @@ import (
 	"github.com/lanyard-mtls/lanyard/internal/hclconf"
 )
 
-// profiling serves Go's profiles to this machine, if port is not 0.
-type profiling struct{ port int }
-
-func (s *serverBlock) profile() profiling {
-	if !s.ProfilingEnabled {
-		return profiling{}
-	}
-	return profiling{port: s.ProfilingPort}
+// Profiling is what profiling_enabled and profiling_port say. The zero Profiling serves nothing.
+type Profiling struct {
+	Enabled bool
+	Port    int
 }
 
-// profiling finds what is wrong with the settings of profiles, and tells what of them does nothing.
-func (s *serverBlock) profiling(conf *hclconf.File) {
-	if s.ProfilingPort < 0 || s.ProfilingPort > 65535 {
-		conf.Check("server.profiling_port", fmt.Errorf("%d: want 1 to 65535", s.ProfilingPort))
+// Check finds what is wrong with the settings of profiles in a block, "server" or "agent", and tells what of them does nothing.
+func (p Profiling) Check(conf *hclconf.File, block string) {
+	if p.Port < 0 || p.Port > 65535 {
+		conf.Check(block+".profiling_port", fmt.Errorf("%d: want 1 to 65535", p.Port))
 	}
 	for _, key := range []string{"profiling_freq", "profiling_names"} {
-		if path := "server." + key; conf.Has(path) {
+		if path := block + "." + key; conf.Has(path) {
 			conf.Notef(conf.At(path), "%s is not used: profiles are not written to files; fetch them from profiling_port", path)
 		}
 	}
-	if s.ProfilingEnabled && s.ProfilingPort == 0 {
-		conf.Notef(conf.At("server.profiling_enabled"), "server.profiling_enabled does nothing without profiling_port")
+	if p.Enabled && p.Port == 0 {
+		conf.Notef(conf.At(block+".profiling_enabled"), "%s.profiling_enabled does nothing without profiling_port", block)
 	}
 }
 
-// serve answers until ctx ends. A port in use is no reason not to issue: it is logged.
-func (p profiling) serve(ctx context.Context, log *slog.Logger) {
-	if p.port == 0 {
+// Serve serves Go's profiles to this machine until ctx ends. A port in use is no reason not to do the role's work: it is
+// logged.
+func (p Profiling) Serve(ctx context.Context, log *slog.Logger) {
+	if !p.Enabled || p.Port == 0 {
 		return
 	}
 	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", net.JoinHostPort("localhost", strconv.Itoa(p.port)))
+	l, err := lc.Listen(ctx, "tcp", net.JoinHostPort("localhost", strconv.Itoa(p.Port)))
 	if err != nil {
 		log.Warn("profiles are not served", "error", err)
 		return
