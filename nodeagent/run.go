@@ -10,12 +10,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/lanyard-mtls/lanyard/internal/durable"
-	"github.com/lanyard-mtls/lanyard/nodeagent/jwtcache"
-	"github.com/lanyard-mtls/lanyard/nodeagent/svidcache"
 	"github.com/lanyard-mtls/lanyard/nodeagent/upstream"
 	"github.com/lanyard-mtls/lanyard/nodeagent/upstream/attest"
-	"github.com/lanyard-mtls/lanyard/nodeagent/workloadapi"
-	"github.com/lanyard-mtls/lanyard/nodeagent/workloadattest"
 )
 
 // Run is an agent until ctx ends, which is no error. It outlasts an issuer that
@@ -29,9 +25,8 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := cfg.validate(); err != nil {
 		return err
 	}
-	bundle, err := cfg.trustBundle()
-	if err != nil {
-		return err
+	if cfg.Attestor == nil {
+		cfg.Attestor = attest.JoinToken{Token: attest.Token{Value: cfg.JoinToken}}
 	}
 	// The lock comes before anything in the directory is read: two agents with
 	// one key would renew each other away.
@@ -43,94 +38,47 @@ func Run(ctx context.Context, cfg Config) error {
 		return fmt.Errorf("data_dir: %w", err)
 	}
 	defer unlock()
-
-	if cfg.Attestor == nil {
-		cfg.Attestor = attest.JoinToken{Token: attest.Token{Value: cfg.JoinToken}}
-	}
-	client, err := upstream.Open(upstream.Config{
-		TrustDomain:       cfg.TrustDomain,
-		DataDir:           cfg.DataDir,
-		ServerAddress:     cfg.ServerAddress,
-		Attestor:          cfg.Attestor,
-		Version:           cfg.Version,
-		TrustBundle:       bundle,
-		InsecureBootstrap: cfg.InsecureBootstrap,
-		SyncInterval:      cfg.SyncInterval,
-		Log:               cfg.Log,
-	})
+	set, err := listenOn(cfg)
 	if err != nil {
 		return err
 	}
-	return run(ctx, cfg, client)
+	return errors.Join(run(ctx, cfg, set), set.Close())
 }
 
 // run starts and stops the parts.
 //
-// Start: both sockets are bound before anything is served, or any token spent:
+// Start: all sockets are bound before anything is served, or any token spent:
 // a socket in use is found before the agent has changed anything. They are
 // served before the agent has joined, so that workloads are told Unavailable,
 // which they wait on, and not "connection refused".
 //
 // Stop is the reverse: the streams end and the sockets close while the cache and
 // the issuer are still there, so that no stream ends for a reason that isn't so.
-func run(ctx context.Context, cfg Config, client *upstream.Client) error {
-	cache := svidcache.New(svidcache.Config{
-		TrustDomain: cfg.TrustDomain,
-		Signer:      client,
-		MaxSize:     cfg.X509SVIDCacheMaxSize,
-		KeyType:     cfg.WorkloadKeyType,
-		Log:         cfg.Log,
-	})
-	jwts := jwtcache.New(jwtcache.Config{Signer: client, MaxSize: cfg.JWTSVIDCacheMaxSize, Log: cfg.Log})
+// What the agent knows is kept last of all.
+func run(ctx context.Context, cfg Config, set listeners) error {
 	stopping, stopStreams := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopStreams()
-	service := workloadapi.New(workloadapi.Config{
-		Attestor: workloadattest.New(workloadattest.Options{
-			DiscoverPath: cfg.DiscoverWorkloadPath,
-			SizeLimit:    cfg.WorkloadSizeLimit,
-			Log:          cfg.Log,
-		}),
-		Cache:       cache,
-		JWTs:        jwts,
-		TrustDomain: cfg.TrustDomain,
-
-		AllowedForeignJWTClaims: cfg.AllowedForeignJWTClaims,
-
-		Stopping: stopping,
-		Log:      cfg.Log,
-	})
-	servers, err := bind(cfg, service)
+	p, err := assemble(cfg, stopping)
 	if err != nil {
 		return err
 	}
-	servers.serve()
+	beside, err := p.listenBeside(ctx)
+	if err != nil {
+		return err
+	}
+	servers := p.serve(set)
 	if cfg.Ready != nil {
-		cfg.Ready(servers.addrs())
+		cfg.Ready(p.addrs(set, beside))
 	}
 	cfg.Log.Info("agent serves the Workload API", "socket", cfg.SocketPath)
 
 	inner, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
 	parts, inner := errgroup.WithContext(inner)
-	parts.Go(func() error { return client.Run(inner) })
-	parts.Go(func() error {
-		return client.Watch(inner, func(state upstream.Update) {
-			cache.Apply(state)
-			jwts.Apply(state.JWT[cfg.TrustDomain])
-		})
-	})
-	parts.Go(func() error { return cache.Run(inner) })
-	parts.Go(func() error { return jwts.Run(inner) })
-	parts.Go(func() error {
-		select {
-		case <-cache.Synced():
-			servers.healthy()
-			cfg.Log.Info("agent is in sync with its issuer", "id", client.ID(), "issuer", cfg.ServerAddress)
-			return nil
-		case <-inner.Done():
-			return nil
-		}
-	})
+	for _, run := range p.runs(beside) {
+		parts.Go(func() error { return run(inner) })
+	}
+	parts.Go(func() error { return p.greet(inner, servers) })
 
 	select {
 	case <-ctx.Done():
@@ -149,3 +97,38 @@ func run(ctx context.Context, cfg Config, client *upstream.Client) error {
 
 // errStopped is why the parts end.
 var errStopped = errors.New("the agent is stopping")
+
+// runs are what runs beside the sockets, until its context ends.
+func (p *parts) runs(on beside) []func(context.Context) error {
+	runs := []func(context.Context) error{p.client.Run, p.watch, p.cache.Run, p.jwts.Run, p.restore}
+	if on.metrics != nil {
+		runs = append(runs, func(ctx context.Context) error { return p.metrics.Serve(ctx, on.metrics) })
+	}
+	if on.health != nil {
+		runs = append(runs, func(ctx context.Context) error { return p.checker.Serve(ctx, on.health) })
+	}
+	return runs
+}
+
+func (p *parts) watch(ctx context.Context) error {
+	return p.client.Watch(ctx, func(u upstream.Update) {
+		p.cache.Apply(u)
+		p.jwts.Apply(u.JWT[p.cfg.TrustDomain])
+	})
+}
+
+// greet says when workloads can be served, and when the issuer is there.
+func (p *parts) greet(ctx context.Context, s *servers) error {
+	select {
+	case <-p.cache.Synced():
+		s.healthy()
+	case <-ctx.Done():
+		return nil
+	}
+	select {
+	case <-p.upToDate:
+		p.cfg.Log.Info("agent is in sync with its issuer", "id", p.client.ID(), "issuer", p.client.Contact().Address)
+	case <-ctx.Done():
+	}
+	return nil
+}

@@ -3,25 +3,22 @@ package nodeagent
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 
-	"github.com/lanyard-mtls/lanyard/internal/unixsock"
+	"github.com/lanyard-mtls/lanyard/nodeagent/adminapi"
 	"github.com/lanyard-mtls/lanyard/nodeagent/workloadapi"
 	"github.com/lanyard-mtls/lanyard/nodeagent/workloadattest"
 )
 
 const (
-	publicMode = 0o777 // callers are told apart by who they are, not by the file
-	adminMode  = 0o600
 	// drain is how long calls may take to end once their streams were told to.
 	drain = 2 * time.Second
 	// ioBuffer is gRPC's buffer per connection and direction, in bytes. Idle
@@ -34,7 +31,7 @@ const (
 	maxRequest = 1 << 20  // bytes; an Envoy's node message is 60 KB, and metadata
 )
 
-// servers are the agent's sockets and what is served on them.
+// servers are what is served on the agent's sockets.
 type servers struct {
 	health    *health.Server
 	endpoints []endpoint
@@ -47,73 +44,72 @@ type servers struct {
 }
 
 type endpoint struct {
-	listener *net.UnixListener
+	listener net.Listener
 	server   *grpc.Server
 }
 
-// bind binds all sockets or none.
-func bind(cfg Config, service *workloadapi.Service) (*servers, error) {
+// serve serves on all sockets.
+func (p *parts) serve(set listeners) *servers {
 	s := &servers{health: health.NewServer(), failed: make(chan struct{})}
 	s.health.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
+	for _, spec := range p.cfg.specs() {
+		server := p.public(spec.name)
+		if spec.name == adminSocket {
+			server = p.admin()
+		}
+		healthpb.RegisterHealthServer(server, s.health)
+		s.add(endpoint{listener: set.Listener(spec.name), server: server})
+	}
+	return s
+}
 
-	public := grpc.NewServer(
-		grpc.Creds(workloadattest.NewCredentials(workloadattest.CredentialsOptions{Log: cfg.Log})),
+// public serves what workloads call, on the socket of the name.
+func (p *parts) public(name string) *grpc.Server {
+	workload, _ := strings.CutPrefix(name, workloadPrefix)
+	if name == publicSocket {
+		workload = ""
+	}
+	server := grpc.NewServer(
+		grpc.Creds(workloadattest.NewCredentials(workloadattest.CredentialsOptions{Log: p.cfg.Log, Socket: workload})),
 		grpc.ForceServerCodecV2(workloadapi.NewCodec()),
-		grpc.UnaryInterceptor(service.UnaryInterceptor),
-		grpc.StreamInterceptor(service.StreamInterceptor),
+		grpc.UnaryInterceptor(p.service.UnaryInterceptor),
+		grpc.ChainStreamInterceptor(p.metrics.StreamInterceptor, p.service.StreamInterceptor),
 		grpc.ReadBufferSize(ioBuffer), grpc.WriteBufferSize(ioBuffer),
 		grpc.MaxConcurrentStreams(maxStreams), grpc.MaxHeaderListSize(maxHeaders), grpc.MaxRecvMsgSize(maxRequest),
 		// An Envoy may be told to ping; on a local socket that costs nothing.
 		// By default whoever pings twice in 5 minutes is disconnected.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	)
-	service.Register(public)
-	healthpb.RegisterHealthServer(public, s.health)
-	for _, register := range cfg.Services {
-		register(public, service)
+	if !p.cfg.DisableWorkloadAPI {
+		p.service.Register(server)
 	}
-	if err := s.listen(cfg.SocketPath, publicMode, public); err != nil {
-		return nil, err
+	for _, register := range p.cfg.Services {
+		register(server, p.service)
 	}
-	if cfg.AdminSocketPath == "" {
-		return s, nil
-	}
-	admin := grpc.NewServer(grpc.Creds(insecure.NewCredentials()))
-	healthpb.RegisterHealthServer(admin, s.health)
-	if err := s.listen(cfg.AdminSocketPath, adminMode, admin); err != nil {
-		return nil, errors.Join(err, s.endpoints[0].listener.Close())
-	}
-	return s, nil
+	return server
 }
 
-func (s *servers) listen(path string, mode fs.FileMode, server *grpc.Server) error {
-	l, err := unixsock.Listen(path, mode)
-	if err != nil {
-		return err
-	}
-	s.endpoints = append(s.endpoints, endpoint{listener: l, server: server})
-	return nil
+// admin serves what the operator calls, and delegates.
+func (p *parts) admin() *grpc.Server {
+	server := grpc.NewServer(
+		grpc.Creds(workloadattest.NewCredentials(workloadattest.CredentialsOptions{Log: p.cfg.Log})),
+		grpc.StreamInterceptor(p.metrics.StreamInterceptor),
+		grpc.MaxConcurrentStreams(maxStreams), grpc.MaxHeaderListSize(maxHeaders), grpc.MaxRecvMsgSize(maxRequest),
+	)
+	adminapi.Register(server, p.adminAPI())
+	return server
 }
 
-func (s *servers) addrs() Addrs {
-	a := Addrs{Socket: s.endpoints[0].listener.Addr()}
-	if len(s.endpoints) > 1 {
-		a.AdminSocket = s.endpoints[1].listener.Addr()
-	}
-	return a
-}
-
-func (s *servers) serve() {
-	for _, e := range s.endpoints {
-		s.wg.Go(func() {
-			if err := e.server.Serve(e.listener); err != nil {
-				s.mu.Lock()
-				s.err = errors.Join(s.err, fmt.Errorf("socket %s: %w", e.listener.Addr(), err))
-				s.mu.Unlock()
-				s.failOnce.Do(func() { close(s.failed) })
-			}
-		})
-	}
+func (s *servers) add(e endpoint) {
+	s.endpoints = append(s.endpoints, e)
+	s.wg.Go(func() {
+		if err := e.server.Serve(e.listener); err != nil {
+			s.mu.Lock()
+			s.err = errors.Join(s.err, fmt.Errorf("socket %s: %w", e.listener.Addr(), err))
+			s.mu.Unlock()
+			s.failOnce.Do(func() { close(s.failed) })
+		}
+	})
 }
 
 // healthy makes health checks succeed.
