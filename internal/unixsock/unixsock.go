@@ -27,6 +27,12 @@ const maxPath = 107
 // one which another user made in a place open to all, such as /tmp. Closing the
 // listener removes the file.
 func Listen(path string, mode fs.FileMode) (*net.UnixListener, error) {
+	return ListenOwned(path, mode, -1, -1)
+}
+
+// ListenOwned is [Listen] with a file that belongs to uid and gid; -1 leaves
+// either as it is. Giving a file away takes root.
+func ListenOwned(path string, mode fs.FileMode, uid, gid int) (*net.UnixListener, error) {
 	if len(path) > maxPath {
 		return nil, fmt.Errorf("socket path %s is %d bytes long, the kernel takes at most %d: choose a shorter one", path, len(path), maxPath)
 	}
@@ -49,10 +55,20 @@ func Listen(path string, mode fs.FileMode) (*net.UnixListener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen on socket %s: %w", path, unwrapOp(err))
 	}
-	if err := os.Chmod(path, mode); err != nil {
+	if err := SetOwner(path, mode, uid, gid); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l.(*net.UnixListener), nil
+}
+
+// SetOwner gives the file of a socket its mode and its owner, as [ListenOwned].
+func SetOwner(path string, mode fs.FileMode, uid, gid int) error {
+	if uid >= 0 || gid >= 0 {
+		if err := os.Lchown(path, uid, gid); err != nil {
+			return fmt.Errorf("owner of socket: %w", err)
+		}
+	}
+	return os.Chmod(path, mode)
 }
 
 // trustedParent makes the parent directory where it is missing, and checks its
@@ -162,14 +178,19 @@ func DialTrusted(ctx context.Context, path string) (net.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to socket %s: %w", path, unwrapOp(err))
 	}
-	uid, err := PeerUID(conn.(*net.UnixConn))
-	if err == nil && !trusted(uint32(uid)) {
-		err = fmt.Errorf("socket %s is served by uid %d, neither root nor this user: not talking to it", path, uid)
-	}
-	if err != nil {
-		return nil, errors.Join(err, conn.Close())
+	if err := CheckPeer(conn.(*net.UnixConn)); err != nil {
+		return nil, errors.Join(fmt.Errorf("socket %s: %w", path, err), conn.Close())
 	}
 	return conn, nil
+}
+
+// CheckPeer returns an error unless the other end is root or this user.
+func CheckPeer(c *net.UnixConn) error {
+	uid, err := PeerUID(c)
+	if err == nil && !trusted(uint32(uid)) {
+		err = fmt.Errorf("the other end is uid %d, neither root nor this user: not talking to it", uid)
+	}
+	return err
 }
 
 func trusted(uid uint32) bool { return uid == 0 || int(uid) == os.Geteuid() }
