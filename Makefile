@@ -1,6 +1,6 @@
 # Lanyard's targets. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit lint build bench bench-issuer interop guards soak generate clean
+.PHONY: help demo test test-unit lint build bench bench-issuer bench-agent interop guards soak generate clean
 
 GO    ?= go
 # Without gRPC's tracing, which is off, the linker can drop what only its web pages would call.
@@ -38,6 +38,10 @@ bench: build ## CPU, latency and memory of a pair of sidecars beside its peers, 
 bench-issuer: build ## an issuer beside the real spire-server in $$LANYARD_PEERS, in one run; BENCHFLAGS='-entries 10000'
 	@CGO_ENABLED=0 $(GO) build -trimpath -o $(TOOLS)/bin/bench-issuer ./bench/issuer
 	@$(TOOLS)/bin/bench-issuer -bin bin $(BENCHFLAGS)
+
+bench-agent: build ## a node agent beside the real spire-agent in $$LANYARD_PEERS, in one run; BENCH=changes,first,calls,streams
+	@CGO_ENABLED=0 $(GO) build -trimpath -o $(TOOLS)/bin/bench-agent ./bench/agent
+	@$(TOOLS)/bin/bench-agent -bin bin -run "$(BENCH)" $(BENCHFLAGS)
 
 guards: ## take each security guard out by a patch, and see its test fail
 	@$(GO) run ./integration/tools/guards
