@@ -13,6 +13,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
 
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/agentadminv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/agentdebugv1"
@@ -30,7 +31,7 @@ type Deps struct {
 	TrustDomain spiffeid.TrustDomain
 	Cache       *svidcache.Cache
 	JWTs        *jwtcache.Cache
-	Attestor    *workloadattest.Attestor
+	Attestor    Attestor
 	// Contact tells how the agent stands with its issuer; nil: not known.
 	Contact func() upstream.Contact
 	// ID is the agent's own, zero until it has joined. May be nil.
@@ -48,10 +49,28 @@ type Deps struct {
 	Started time.Time
 	// Stopping ends when streams are to end; nil: never.
 	Stopping context.Context
-	// Call, if not nil, is told of each call of the delegated identity service.
+	// Call, if not nil, is told of each call that ended: its full method name and
+	// its status code's.
 	Call func(method, code string, took time.Duration)
 	// Log may be nil.
 	Log *slog.Logger
+}
+
+// Attestor finds out what processes are.
+type Attestor interface {
+	// AttestContext returns what the process that made the RPC of ctx is now.
+	AttestContext(ctx context.Context) (workloadattest.Result, error)
+	// AttestPID returns the same of the process that has the number pid now, in
+	// the agent's PID namespace. The error wraps [workloadattest.ErrGone] where
+	// there is none.
+	AttestPID(ctx context.Context, pid int) (workloadattest.Result, workloadattest.ProcessInfo, error)
+}
+
+// ended tells Call of a call; it is deferred where the call begins.
+func (d Deps) ended(method string, began time.Time, err *error) {
+	if d.Call != nil {
+		d.Call(method, status.Code(*err).String(), time.Since(began))
+	}
 }
 
 // Register registers the services on r. The server's credentials must be those
@@ -62,8 +81,12 @@ func Register(r grpc.ServiceRegistrar, d Deps) {
 	if d.Log == nil {
 		d.Log = slog.New(slog.DiscardHandler)
 	}
-	agentadminv1.RegisterAdminServer(r, agentadminv1.UnimplementedAdminServer{})
-	agentdebugv1.RegisterDebugServer(r, agentdebugv1.UnimplementedDebugServer{})
-	agentloggerv1.RegisterLoggerServer(r, agentloggerv1.UnimplementedLoggerServer{})
-	delegatedidentityv1.RegisterDelegatedIdentityServer(r, delegatedidentityv1.UnimplementedDelegatedIdentityServer{})
+	who := newOperators(d.Log)
+	agentadminv1.RegisterAdminServer(r, &adminService{operators: who, deps: d})
+	agentdebugv1.RegisterDebugServer(r, &debugService{operators: who, deps: d})
+	agentloggerv1.RegisterLoggerServer(r, &loggerService{operators: who, deps: d})
+	delegatedidentityv1.RegisterDelegatedIdentityServer(r, &delegatedService{
+		delegates: &delegates{attestor: d.Attestor, cache: d.Cache, authorized: d.AuthorizedDelegates, log: d.Log},
+		deps:      d,
+	})
 }

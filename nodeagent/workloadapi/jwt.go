@@ -18,6 +18,7 @@ import (
 	"github.com/lanyard-mtls/lanyard/nodeagent/jwtcache"
 	"github.com/lanyard-mtls/lanyard/nodeagent/jwtsvid"
 	"github.com/lanyard-mtls/lanyard/nodeagent/svidcache"
+	"github.com/lanyard-mtls/lanyard/nodeagent/workloadapi/follow"
 )
 
 // maxID is the longest SPIFFE ID, in bytes (SPIFFE ID, section 2.3).
@@ -42,20 +43,16 @@ func (s *Service) FetchJWTSVID(ctx context.Context, req *workloadpb.JWTSVIDReque
 			return nil, status.Errorf(codes.InvalidArgument, "invalid requested SPIFFE ID: %v", err)
 		}
 	}
-	selectors, err := s.attest(ctx)
-	if err != nil {
-		return nil, err
-	}
-	entries, err := s.cfg.Cache.Identities(svidcache.Caller{Selectors: selectors})
-	if err == nil && !only.IsZero() {
-		entries = slices.DeleteFunc(entries, func(e registration.Entry) bool { return e.SPIFFEID != only })
-		if len(entries) == 0 {
-			s.log.Debug("no identity issued: the caller has others than it asked for", "spiffe_id", only)
-			return nil, status.Error(codes.PermissionDenied, svidcache.ErrNoIdentity.Error())
-		}
+	who, err := s.attest(ctx)
+	if err == nil {
+		err = s.limit(ctx, workloadpb.SpiffeWorkloadAPI_FetchJWTSVID_FullMethodName, who)
 	}
 	if err != nil {
-		return nil, s.explain(ctx, err, selectors)
+		return nil, s.status(ctx, err, who)
+	}
+	entries, err := s.identities(who, only)
+	if err != nil {
+		return nil, s.status(ctx, err, who)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -78,12 +75,29 @@ func (s *Service) FetchJWTSVID(ctx context.Context, req *workloadpb.JWTSVIDReque
 	return &workloadpb.JWTSVIDResponse{Svids: svids}, nil
 }
 
+// identities returns the entries of the caller, or of these the one for only.
+func (s *Service) identities(who follow.Standing, only spiffeid.ID) ([]registration.Entry, error) {
+	entries, err := s.cfg.Cache.Identities(who.Caller())
+	if err != nil || only.IsZero() {
+		return entries, err
+	}
+	entries = slices.DeleteFunc(slices.Clone(entries), func(e registration.Entry) bool { return e.SPIFFEID != only })
+	switch {
+	case len(entries) > 0:
+		return entries, nil
+	case who.Incomplete():
+		return nil, errNotAttested()
+	}
+	s.log.Debug("no identity issued: the caller has others than it asked for", "spiffe_id", only)
+	return nil, status.Error(codes.PermissionDenied, svidcache.ErrNoIdentity.Error())
+}
+
 // unsigned is the status for a token that could not be had. Callers can do
 // nothing about most reasons but try again; the log has them.
 func (s *Service) unsigned(ctx context.Context, err error) error {
 	switch code := status.Code(err); {
 	case ctx.Err() != nil:
-		return s.explain(ctx, err, nil)
+		return s.status(ctx, err, follow.Standing{})
 	case errors.Is(err, jwtcache.ErrAudience):
 		return status.Error(codes.InvalidArgument, err.Error())
 	case code == codes.InvalidArgument, code == codes.Unimplemented:
@@ -96,14 +110,24 @@ func (s *Service) unsigned(ctx context.Context, err error) error {
 // FetchJWTBundles sends the keys that the caller may verify JWT-SVIDs with, at
 // once and when they change.
 func (s *Service) FetchJWTBundles(_ *workloadpb.JWTBundlesRequest, stream grpc.ServerStreamingServer[workloadpb.JWTBundlesResponse]) error {
-	send := func(b *svidcache.JWTBundles) error {
-		msg, err := b.JWTBundlesResponse()
-		if err != nil {
-			return status.Errorf(codes.Internal, "encode: %v", err)
-		}
-		return stream.SendMsg(encoded(msg))
+	feed := follow.Feed[svidcache.JWTBundles]{
+		Subscribe: s.cfg.Cache.SubscribeBundles,
+		Next:      (*svidcache.Subscription).JWTBundles,
+		Send: func(b *svidcache.JWTBundles) error {
+			msg, err := b.JWTBundlesResponse()
+			if err != nil {
+				return status.Errorf(codes.Internal, "encode: %v", err)
+			}
+			return stream.SendMsg(encoded(msg))
+		},
 	}
-	return follow(stream.Context(), s, s.cfg.Cache.SubscribeBundles, (*svidcache.Subscription).JWTBundles, send)
+	if s.cfg.AllowUnauthenticatedVerifiers {
+		feed.Without = func(bool) (*svidcache.JWTBundles, <-chan struct{}, error) {
+			_, b, changed, err := s.cfg.Cache.OwnBundles()
+			return b, changed, err
+		}
+	}
+	return run(stream.Context(), s, workloadpb.SpiffeWorkloadAPI_FetchJWTBundles_FullMethodName, feed)
 }
 
 // ValidateJWTSVID tells a caller whether a token is good for its audience, and
@@ -117,15 +141,24 @@ func (s *Service) ValidateJWTSVID(ctx context.Context, req *workloadpb.ValidateJ
 	case req.GetSvid() == "":
 		return nil, status.Error(codes.InvalidArgument, "svid must be specified")
 	}
-	selectors, err := s.attest(ctx)
+	who, err := s.attest(ctx)
 	if err != nil {
-		return nil, err
+		return nil, s.status(ctx, err, who)
 	}
-	bundles, err := s.cfg.Cache.JWTBundlesOf(svidcache.Caller{Selectors: selectors})
+	bundles, err := s.cfg.Cache.JWTBundlesOf(who.Caller())
 	if err != nil {
-		return nil, s.explain(ctx, err, selectors)
+		return nil, s.status(ctx, err, who)
 	}
-	token, err := jwtsvid.Validate(req.GetSvid(), req.GetAudience(), time.Now(), bundles.Bundle)
+	var unknown bool
+	token, err := jwtsvid.Validate(req.GetSvid(), req.GetAudience(), time.Now(), func(td spiffeid.TrustDomain) *jwtsvid.Bundle {
+		b := bundles.Bundle(td)
+		unknown = b == nil
+		return b
+	})
+	if err != nil && unknown && who.Incomplete() {
+		// An entry that federates with the domain may be the caller's.
+		return nil, errNotAttested()
+	}
 	if err != nil {
 		s.log.Debug("JWT-SVID refused", "reason", err)
 		return nil, status.Error(codes.InvalidArgument, err.Error())

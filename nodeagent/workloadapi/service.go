@@ -8,26 +8,28 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"strings"
+	"os"
 	"time"
 
 	workloadpb "github.com/spiffe/go-spiffe/v2/proto/spiffe/workload"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/lanyard-mtls/lanyard/internal/registration"
 	"github.com/lanyard-mtls/lanyard/internal/workload"
 	"github.com/lanyard-mtls/lanyard/nodeagent/jwtcache"
 	"github.com/lanyard-mtls/lanyard/nodeagent/svidcache"
+	"github.com/lanyard-mtls/lanyard/nodeagent/workloadapi/follow"
 	"github.com/lanyard-mtls/lanyard/nodeagent/workloadattest"
 )
 
 // Attestor finds the selectors of callers.
 type Attestor interface {
-	// AttestContext returns what the process that made the RPC of ctx is now.
+	// AttestContext returns what the process that made the RPC of ctx is now. An
+	// attestor that failed is in the result; an error is that of a process which
+	// can't be known at all.
 	AttestContext(ctx context.Context) (workloadattest.Result, error)
 }
 
@@ -71,13 +73,14 @@ type Socket struct {
 }
 
 // Service implements the Workload API (SPIFFE Workload API, sections 5 and 6).
-// WIT-SVIDs are Unimplemented.
+// The WIT-SVID profile is Unimplemented (section 7).
 type Service struct {
-	workloadpb.UnimplementedSpiffeWorkloadAPIServer
+	workloadpb.UnsafeSpiffeWorkloadAPIServer
 
 	cfg     Config
 	log     *slog.Logger
 	refusal *refusals
+	limits  limits
 }
 
 // New returns the service.
@@ -85,7 +88,11 @@ func New(cfg Config) *Service {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Service{cfg: cfg, log: cfg.Log, refusal: newRefusals(cfg.Log, cfg.Cache)}
+	return &Service{
+		cfg: cfg, log: cfg.Log,
+		refusal: newRefusals(cfg.Log, cfg.Cache, cfg.LogSelectors),
+		limits:  newLimits(cfg.RateLimits, cfg.Log),
+	}
 }
 
 // Register registers the Workload API on r. The server must use [Codec],
@@ -96,7 +103,7 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 
 // FetchX509SVID sends the caller's SVIDs, at once and at each change.
 func (s *Service) FetchX509SVID(_ *workloadpb.X509SVIDRequest, stream grpc.ServerStreamingServer[workloadpb.X509SVIDResponse]) error {
-	return s.watch(stream.Context(), func(a *svidcache.Answer) error {
+	return s.watch(stream.Context(), workloadpb.SpiffeWorkloadAPI_FetchX509SVID_FullMethodName, func(a *svidcache.Answer) error {
 		msg, err := a.X509SVIDResponse()
 		if err != nil {
 			return status.Errorf(codes.Internal, "encode: %v", err)
@@ -108,14 +115,34 @@ func (s *Service) FetchX509SVID(_ *workloadpb.X509SVIDRequest, stream grpc.Serve
 // FetchX509Bundles sends the bundles that the caller may verify peers with, at
 // once and when they change. It has no SVID signed.
 func (s *Service) FetchX509Bundles(_ *workloadpb.X509BundlesRequest, stream grpc.ServerStreamingServer[workloadpb.X509BundlesResponse]) error {
-	send := func(b *svidcache.Bundles) error {
-		msg, err := b.X509BundlesResponse()
-		if err != nil {
-			return status.Errorf(codes.Internal, "encode: %v", err)
-		}
-		return stream.SendMsg(encoded(msg))
+	feed := follow.Feed[svidcache.Bundles]{
+		Subscribe: s.cfg.Cache.SubscribeBundles,
+		Next:      (*svidcache.Subscription).Bundles,
+		Send: func(b *svidcache.Bundles) error {
+			msg, err := b.X509BundlesResponse()
+			if err != nil {
+				return status.Errorf(codes.Internal, "encode: %v", err)
+			}
+			return stream.SendMsg(encoded(msg))
+		},
 	}
-	return follow(stream.Context(), s, s.cfg.Cache.SubscribeBundles, (*svidcache.Subscription).Bundles, send)
+	if s.cfg.AllowUnauthenticatedVerifiers {
+		feed.Without = func(bool) (*svidcache.Bundles, <-chan struct{}, error) {
+			b, _, changed, err := s.cfg.Cache.OwnBundles()
+			return b, changed, err
+		}
+	}
+	return run(stream.Context(), s, workloadpb.SpiffeWorkloadAPI_FetchX509Bundles_FullMethodName, feed)
+}
+
+// FetchWITSVID is of the WIT-SVID profile, which is optional.
+func (*Service) FetchWITSVID(*workloadpb.WITSVIDRequest, grpc.ServerStreamingServer[workloadpb.WITSVIDResponse]) error {
+	return status.Error(codes.Unimplemented, "fetching WIT-SVIDs is not implemented")
+}
+
+// FetchWITBundles is of the WIT-SVID profile, which is optional.
+func (*Service) FetchWITBundles(*workloadpb.WITBundlesRequest, grpc.ServerStreamingServer[workloadpb.WITBundlesResponse]) error {
+	return status.Error(codes.Unimplemented, "fetching WIT bundles is not implemented")
 }
 
 // WatchX509Context calls update with what the caller of the RPC of ctx is given,
@@ -123,111 +150,93 @@ func (s *Service) FetchX509Bundles(_ *workloadpb.X509BundlesRequest, stream grpc
 // further services on the same socket, such as Envoy's SDS; these need no
 // security header.
 func (s *Service) WatchX509Context(ctx context.Context, update func(*workload.X509Context) error) error {
-	return s.watch(ctx, func(a *svidcache.Answer) error { return update(a.X509Context()) })
+	return s.watch(ctx, "", func(a *svidcache.Answer) error { return update(a.X509Context()) })
 }
 
-func (s *Service) watch(ctx context.Context, send func(*svidcache.Answer) error) error {
-	return follow(ctx, s, s.cfg.Cache.Subscribe, (*svidcache.Subscription).Answer, send)
+// watch sends answers. method is "" where calls are not to be limited.
+func (s *Service) watch(ctx context.Context, method string, send func(*svidcache.Answer) error) error {
+	return run(ctx, s, method, follow.Feed[svidcache.Answer]{
+		Subscribe: s.cfg.Cache.Subscribe, Next: (*svidcache.Subscription).Answer, Send: send,
+	})
+}
+
+// run sends what there is for the caller of the RPC of ctx until that ends, the
+// agent stops, or there is no identity any more.
+func run[T any](ctx context.Context, s *Service, method string, feed follow.Feed[T]) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(s.cfg.Stopping, func() { cancel(errStopping) })()
+	who, err := s.attest(ctx)
+	if err == nil {
+		err = s.limit(ctx, method, who)
+	}
+	if err == nil {
+		feed.Attest = s.attestCaller
+		who, err = follow.Run(ctx, who, feed)
+	}
+	return s.status(ctx, err, who)
 }
 
 // errStopping is why a stream ends with the agent.
 var errStopping = errors.New("the agent is stopping")
 
-// follow sends what next returns until ctx ends, the agent stops, or there is no
-// identity any more. The caller is attested anew before each message but the
-// first: it may have executed another program by then.
-func follow[T any](ctx context.Context, s *Service, subscribe func(svidcache.Caller) *svidcache.Subscription,
-	next func(*svidcache.Subscription, context.Context) (T, error), send func(T) error,
-) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	defer context.AfterFunc(s.cfg.Stopping, func() { cancel(errStopping) })()
-	selectors, err := s.attest(ctx)
-	if err != nil {
-		return err
-	}
-	sub := subscribe(svidcache.Caller{Selectors: selectors})
-	defer sub.Close()
-	for first := true; ; first = false {
-		v, err := next(sub, ctx)
-		if err == nil && !first {
-			if selectors, err = s.attest(ctx); err != nil {
-				return err
-			}
-			if sub.Reselect(svidcache.Caller{Selectors: selectors}) {
-				v, err = next(sub, ctx)
-			}
-		}
-		if err != nil {
-			return s.explain(ctx, err, selectors)
-		}
-		if err := send(v); err != nil {
-			return err
-		}
-	}
-}
-
-func (s *Service) attest(ctx context.Context) ([]registration.Selector, error) {
-	result, err := s.cfg.Attestor.AttestContext(ctx)
-	if err != nil {
-		level := slog.LevelWarn
-		if errors.Is(err, workloadattest.ErrGone) {
-			level = slog.LevelDebug // its own affair
-		}
-		s.log.Log(ctx, level, "caller not attested", "reason", err)
-		return nil, status.Error(codes.Unavailable, "caller could not be attested; the agent's log says why")
-	}
-	return result.Selectors, nil
-}
-
-// explain turns the end of a subscription into a status. Never Canceled for
-// what is not the caller's doing: go-spiffe's clients then stop for good.
-func (s *Service) explain(ctx context.Context, err error, selectors []registration.Selector) error {
+// status turns the end of a call into its status. Never Canceled for what is not
+// the caller's doing: go-spiffe's clients then stop for good.
+func (s *Service) status(ctx context.Context, err error, who follow.Standing) error {
 	switch {
 	case errors.Is(context.Cause(ctx), errStopping):
 		return status.Error(codes.Unavailable, errStopping.Error())
 	case ctx.Err() != nil:
 		return status.FromContextError(ctx.Err()).Err()
 	case errors.Is(err, svidcache.ErrNoIdentity):
-		s.refusal.log(ctx, selectors)
+		s.refusal.log(ctx, who)
+		if who.Incomplete() {
+			return errNotAttested()
+		}
 		return status.Error(codes.PermissionDenied, svidcache.ErrNoIdentity.Error())
-	default:
+	case errors.Is(err, svidcache.ErrNotSynced), errors.Is(err, svidcache.ErrPending):
 		return status.Error(codes.Unavailable, err.Error())
 	}
+	return err
 }
 
-// securityHeader must be "true" in the metadata of each call (SPIFFE Workload
-// API, section 4.3): a browser or proxy led astray cannot set it.
-const securityHeader = "workload.spiffe.io"
-
-func checkHeader(ctx context.Context) error {
-	md, _ := metadata.FromIncomingContext(ctx)
-	if v := md.Get(securityHeader); len(v) != 1 || v[0] != "true" {
-		return status.Error(codes.InvalidArgument, "security header missing from request")
+// attestCaller attests the caller of the RPC of ctx. The error is a status.
+func (s *Service) attestCaller(ctx context.Context) (workloadattest.Result, error) {
+	result, err := s.cfg.Attestor.AttestContext(ctx)
+	if err != nil {
+		level := slog.LevelWarn
+		if ctx.Err() != nil || errors.Is(err, workloadattest.ErrGone) {
+			level = slog.LevelDebug // its own affair
+		}
+		s.log.Log(ctx, level, "caller not attested", "reason", err)
+		return workloadattest.Result{}, errNotAttested()
 	}
-	return nil
+	return result, nil
 }
 
-// UnaryInterceptor requires the security header of the Workload API's calls.
-func (s *Service) UnaryInterceptor(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	if isWorkloadAPI(info.FullMethod) {
-		if err := checkHeader(ctx); err != nil {
-			return nil, err
+// attest attests the caller of the RPC of ctx for the first time.
+func (s *Service) attest(ctx context.Context) (follow.Standing, error) {
+	result, err := s.attestCaller(ctx)
+	if err != nil {
+		return follow.Standing{}, err
+	}
+	var only registration.Selector
+	if len(s.cfg.Sockets) > 0 {
+		if caller, err := workloadattest.FromContext(ctx); err == nil && s.cfg.Sockets[caller.Socket()].Only {
+			only = registration.Selector{Type: "lanyard", Value: "socket:" + caller.Socket()}
 		}
 	}
-	return handler(ctx, req)
+	return follow.Found(result, only), nil
 }
 
-// StreamInterceptor is [Service.UnaryInterceptor] for streams.
-func (s *Service) StreamInterceptor(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	if isWorkloadAPI(info.FullMethod) {
-		if err := checkHeader(stream.Context()); err != nil {
-			return err
-		}
-	}
-	return handler(srv, stream)
+// errNotAttested lets the caller try again: that it could not be known now says
+// nothing about its identities.
+func errNotAttested() error {
+	return status.Error(codes.Unavailable, "caller could not be attested; the agent's log says why")
 }
 
-func isWorkloadAPI(method string) bool {
-	return strings.HasPrefix(method, "/SpiffeWorkloadAPI/")
+// isSelf reports whether the agent itself calls.
+func isSelf(ctx context.Context) bool {
+	caller, err := workloadattest.FromContext(ctx)
+	return err == nil && caller.PID() == os.Getpid()
 }

@@ -1,0 +1,174 @@
+// Package follow owns the course of a stream about one process: it is attested,
+// sent what there is for it, attested anew before each further message, and kept
+// while an attestor is away. It does not know what is sent nor who may ask, and
+// leaves it to its callers to word errors.
+package follow
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"github.com/lanyard-mtls/lanyard/nodeagent/svidcache"
+	"github.com/lanyard-mtls/lanyard/nodeagent/workloadattest"
+)
+
+// Feed says what a stream is sent. All but Without and Again must be set.
+type Feed[T any] struct {
+	// Attest attests the process again; its error ends the stream.
+	Attest func(context.Context) (workloadattest.Result, error)
+	// Again, if not nil, is called before each message but the first; its error
+	// ends the stream.
+	Again     func(context.Context) error
+	Subscribe func(svidcache.Caller) *svidcache.Subscription
+	// Next is one of the methods of a subscription.
+	Next func(*svidcache.Subscription, context.Context) (*T, error)
+	// Without returns what is sent while there is no identity, and what is closed
+	// when that changes, nil if it never does. incomplete is the standing's. nil:
+	// the stream ends with [svidcache.ErrNoIdentity].
+	Without func(incomplete bool) (*T, <-chan struct{}, error)
+	Send    func(*T) error
+}
+
+const (
+	// While an attestor fails that has never succeeded on an open stream it is
+	// tried again, first after firstRetry.
+	firstRetry   = time.Second
+	longestRetry = 30 * time.Second
+	// lookAgain is how often a stream that goes on without identity looks whether
+	// there is one.
+	lookAgain = 250 * time.Millisecond
+)
+
+// Run sends until ctx ends or something fails, and returns that error as it is,
+// with what the process was found to be last. who is its standing by now.
+func Run[T any](ctx context.Context, who Standing, f Feed[T]) (Standing, error) {
+	s := stream[T]{feed: f, who: who, sub: f.Subscribe(who.Caller())}
+	defer s.sub.Close()
+	for {
+		v, err := s.next(ctx)
+		if err == nil && s.last != nil && f.Again != nil {
+			err = f.Again(ctx)
+		}
+		if err == nil {
+			err = f.Send(v)
+		}
+		if err != nil {
+			return s.who, err
+		}
+		s.last = v
+	}
+}
+
+type stream[T any] struct {
+	feed  Feed[T]
+	who   Standing
+	sub   *svidcache.Subscription
+	last  *T // sent last; nil: nothing yet
+	tries int
+	// changed is of what was sent last by Without; nil: by the subscription.
+	changed <-chan struct{}
+	// without: what was sent last is Without's.
+	without bool
+}
+
+// next returns what is to be sent next. The process is attested anew before each
+// message but the first: it may have executed another program by then.
+func (s *stream[T]) next(ctx context.Context) (*T, error) {
+	for {
+		v, retry, err := s.wait(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if retry || s.last != nil && v != s.last {
+			other, err := s.attest(ctx)
+			if err != nil {
+				return nil, err
+			}
+			if other || retry {
+				continue // to what there is for what it is now
+			}
+		}
+		if v != s.last {
+			return v, nil
+		}
+	}
+}
+
+// attest reports whether the process has other selectors than before.
+func (s *stream[T]) attest(ctx context.Context) (bool, error) {
+	result, err := s.feed.Attest(ctx)
+	if err != nil {
+		return false, err
+	}
+	s.who = s.who.Then(result)
+	return s.sub.Reselect(s.who.Caller()), nil
+}
+
+// wait returns what there is next; retry is true where it is time to attest again
+// instead, because an attestor failed.
+func (s *stream[T]) wait(ctx context.Context) (_ *T, retry bool, _ error) {
+	inner := ctx
+	if s.who.Incomplete() && s.last != nil {
+		var cancel context.CancelFunc
+		inner, cancel = context.WithTimeout(ctx, s.backoff())
+		defer cancel()
+	}
+	v, err := s.feed.Next(s.sub, inner)
+	if errors.Is(err, svidcache.ErrNoIdentity) {
+		v, err = s.waitWithout(inner)
+	} else {
+		s.without = false
+	}
+	if err != nil && inner.Err() != nil && ctx.Err() == nil {
+		return nil, true, nil
+	}
+	return v, false, err
+}
+
+// waitWithout is wait while there is no identity. A process that had one, and may
+// have it still as far as is known, keeps what it was given.
+func (s *stream[T]) waitWithout(ctx context.Context) (*T, error) {
+	keeps := s.who.Incomplete() && s.last != nil && !s.without
+	if s.feed.Without == nil && !keeps {
+		return nil, svidcache.ErrNoIdentity
+	}
+	for {
+		if s.feed.Without != nil && !keeps && (!s.without || closed(s.changed)) {
+			v, changed, err := s.feed.Without(s.who.Incomplete())
+			s.without, s.changed = true, changed
+			return v, err
+		}
+		timer := time.NewTimer(lookAgain)
+		select {
+		case <-s.changed:
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if v, err := s.feed.Next(s.sub, ctx); !errors.Is(err, svidcache.ErrNoIdentity) {
+			s.without = false
+			return v, err
+		}
+	}
+}
+
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// backoff doubles with each try, and differs from stream to stream.
+func (s *stream[T]) backoff() time.Duration {
+	d := min(firstRetry<<min(s.tries, 10), longestRetry)
+	s.tries++
+	return time.Duration(float64(d) * (0.8 + 0.4*rand.Float64()))
+}
