@@ -50,7 +50,8 @@ func (s *adminService) Explain(ctx context.Context, req *agentadminv1.ExplainReq
 		Process:   processProto(process),
 		Selectors: registration.SelectorsProto(c.Visible()),
 		Entries:   int32(c.Entries.Entries),
-		Notes:     append([]string{c.Verdict()}, c.Notes(agent)...),
+		Verdict:   c.Verdict(),
+		Notes:     c.Notes(agent),
 	}
 	if !agent.ID.IsZero() {
 		resp.Agent = registration.IDProto(agent.ID)

@@ -85,7 +85,10 @@ type ExplainResponse struct {
 	// is out of contact with its issuer.
 	Notes []string `protobuf:"bytes,7,rep,name=notes,proto3" json:"notes,omitempty"`
 	// The agent itself, whose ID entries must have for parent.
-	Agent         *types.SPIFFEID `protobuf:"bytes,8,opt,name=agent,proto3" json:"agent,omitempty"`
+	Agent *types.SPIFFEID `protobuf:"bytes,8,opt,name=agent,proto3" json:"agent,omitempty"`
+	// In a line, whether the process has an identity or what keeps it from one. The
+	// agent's log has the same where the process is refused.
+	Verdict       string `protobuf:"bytes,9,opt,name=verdict,proto3" json:"verdict,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -174,6 +177,13 @@ func (x *ExplainResponse) GetAgent() *types.SPIFFEID {
 		return x.Agent
 	}
 	return nil
+}
+
+func (x *ExplainResponse) GetVerdict() string {
+	if x != nil {
+		return x.Verdict
+	}
+	return ""
 }
 
 type ExplainResponse_Process struct {
@@ -437,7 +447,7 @@ const file_lanyard_agent_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"\x1clanyard/agent/v1/admin.proto\x12\x10lanyard.agent.v1\x1a\x1espire/api/types/selector.proto\x1a\x1espire/api/types/spiffeid.proto\"\"\n" +
 	"\x0eExplainRequest\x12\x10\n" +
-	"\x03pid\x18\x01 \x01(\x05R\x03pid\"\xc1\a\n" +
+	"\x03pid\x18\x01 \x01(\x05R\x03pid\"\xdb\a\n" +
 	"\x0fExplainResponse\x12C\n" +
 	"\aprocess\x18\x01 \x01(\v2).lanyard.agent.v1.ExplainResponse.ProcessR\aprocess\x12H\n" +
 	"\tattestors\x18\x02 \x03(\v2*.lanyard.agent.v1.ExplainResponse.AttestorR\tattestors\x127\n" +
@@ -446,7 +456,8 @@ const file_lanyard_agent_v1_admin_proto_rawDesc = "" +
 	"\x04near\x18\x05 \x03(\v2'.lanyard.agent.v1.ExplainResponse.EntryR\x04near\x12\x18\n" +
 	"\aentries\x18\x06 \x01(\x05R\aentries\x12\x14\n" +
 	"\x05notes\x18\a \x03(\tR\x05notes\x12/\n" +
-	"\x05agent\x18\b \x01(\v2\x19.spire.api.types.SPIFFEIDR\x05agent\x1a\xa1\x01\n" +
+	"\x05agent\x18\b \x01(\v2\x19.spire.api.types.SPIFFEIDR\x05agent\x12\x18\n" +
+	"\averdict\x18\t \x01(\tR\averdict\x1a\xa1\x01\n" +
 	"\aProcess\x12\x10\n" +
 	"\x03pid\x18\x01 \x01(\x05R\x03pid\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\rR\x03uid\x12\x10\n" +
