@@ -6,9 +6,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	workloadpb "github.com/spiffe/go-spiffe/v2/proto/spiffe/workload"
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"google.golang.org/protobuf/proto"
 
@@ -29,8 +27,8 @@ type Answer struct {
 
 // identity is an SVID as an entry gives it.
 type identity struct {
-	svid *svid
-	hint string
+	svid   *svid
+	fields *fields
 }
 
 func newAnswer(identities []identity, bundles *Bundles) *Answer {
@@ -54,7 +52,9 @@ func (a *Answer) X509Context() *workload.X509Context { return a.context() }
 
 // same reports whether an answer from these parts would say the same.
 func (a *Answer) same(identities []identity, bundles *Bundles) bool {
-	return a != nil && a.bundles == bundles && slices.Equal(a.identities, identities)
+	return a != nil && a.bundles == bundles && slices.EqualFunc(a.identities, identities, func(a, b identity) bool {
+		return a.svid == b.svid && (a.fields == b.fields || a.fields.sameAnswer(b.fields))
+	})
 }
 
 func (a *Answer) marshal() ([]byte, error) {
@@ -70,7 +70,7 @@ func (a *Answer) marshal() ([]byte, error) {
 			X509Svid:    id.svid.chainDER,
 			X509SvidKey: id.svid.keyDER,
 			Bundle:      a.bundles.der[a.bundles.own],
-			Hint:        id.hint,
+			Hint:        id.fields.more().hint,
 		})
 	}
 	return proto.Marshal(resp)
@@ -79,63 +79,10 @@ func (a *Answer) marshal() ([]byte, error) {
 func (a *Answer) x509Context() *workload.X509Context {
 	ctx := &workload.X509Context{Bundles: a.bundles.parsed}
 	for _, id := range a.identities {
-		ctx.SVIDs = append(ctx.SVIDs, &x509svid.SVID{ID: id.svid.id, Certificates: id.svid.chain, PrivateKey: id.svid.key, Hint: id.hint})
+		chain, key := id.svid.parsed()
+		ctx.SVIDs = append(ctx.SVIDs, &x509svid.SVID{ID: id.svid.id, Certificates: chain, PrivateKey: key, Hint: id.fields.more().hint})
 	}
 	return ctx
-}
-
-// Bundles are those that a set of identities may verify peers with: their own
-// trust domain's and those that the entries federate with. Immutable.
-type Bundles struct {
-	own    spiffeid.TrustDomain
-	parsed map[spiffeid.TrustDomain]*x509bundle.Bundle
-	der    map[spiffeid.TrustDomain][]byte // authorities concatenated
-
-	encode func() ([]byte, error)
-}
-
-// derBundle is a bundle and its wire form, made once per change.
-type derBundle struct {
-	bundle *x509bundle.Bundle
-	der    []byte
-}
-
-func newBundles(own spiffeid.TrustDomain, known map[spiffeid.TrustDomain]derBundle, federated []spiffeid.TrustDomain) *Bundles {
-	b := &Bundles{own: own, parsed: make(map[spiffeid.TrustDomain]*x509bundle.Bundle), der: make(map[spiffeid.TrustDomain][]byte)}
-	for _, td := range append([]spiffeid.TrustDomain{own}, federated...) {
-		if k, ok := known[td]; ok {
-			b.parsed[td], b.der[td] = k.bundle, k.der
-		}
-	}
-	b.encode = sync.OnceValues(b.marshal)
-	return b
-}
-
-// X509BundlesResponse returns the encoded message of the Workload API. It is
-// shared and must not be changed.
-func (b *Bundles) X509BundlesResponse() ([]byte, error) { return b.encode() }
-
-func (b *Bundles) marshal() ([]byte, error) {
-	resp := &workloadpb.X509BundlesResponse{Bundles: make(map[string][]byte)}
-	for td, der := range b.der {
-		resp.Bundles[td.IDString()] = der
-	}
-	return proto.Marshal(resp)
-}
-
-// same compares by identity of the shared encodings: a bundle that did not change
-// keeps its bytes.
-func (b *Bundles) same(other *Bundles) bool {
-	if b == nil || len(b.der) != len(other.der) {
-		return false
-	}
-	for td, der := range b.der {
-		o := other.der[td]
-		if len(o) != len(der) || len(der) > 0 && &o[0] != &der[0] {
-			return false
-		}
-	}
-	return true
 }
 
 // Identity is one SVID of an [Answer]. It is shared and must not be changed.
@@ -152,7 +99,16 @@ type Identity struct {
 }
 
 // Identities returns the SVIDs of the answer, the default first.
-func (a *Answer) Identities() []Identity { return nil }
+func (a *Answer) Identities() []Identity {
+	all := make([]Identity, len(a.identities))
+	for i, id := range a.identities {
+		chain, _ := id.svid.parsed()
+		all[i] = Identity{
+			Entry: id.fields.entry(), Chain: chain, ChainDER: id.svid.chainDER, KeyDER: id.svid.keyDER, NotAfter: id.svid.notAfter,
+		}
+	}
+	return all
+}
 
-// ByDomain returns the authorities of each trust domain, DER concatenated.
-func (b *Bundles) ByDomain() map[spiffeid.TrustDomain][]byte { return b.der }
+// Bundles returns those that go with the answer.
+func (a *Answer) Bundles() *Bundles { return a.bundles }

@@ -2,6 +2,7 @@ package svidcache
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"time"
 
@@ -39,61 +40,112 @@ type Near struct {
 // Explain says which entries a caller has, which it nearly has, and what is
 // missing. It reads all entries.
 func (c *Cache) Explain(caller Caller) Explanation {
-	set := registration.NewSelectorSet(caller.Selectors...)
+	caller = caller.normal()
+	x := Explanation{}
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	x := Explanation{Entries: len(c.records)}
+	all := make([]*fields, 0, len(c.records))
 	for _, r := range c.records {
-		if isNodeAlias(r.entry) {
-			continue
-		}
-		n := Near{Entry: r.entry, Missing: slices.DeleteFunc(slices.Clone(r.entry.Selectors), func(s registration.Selector) bool {
-			_, has := set[s]
-			return has
-		})}
-		if len(n.Missing) == 0 {
-			x.Matches = append(x.Matches, n)
-		} else {
-			x.Near = append(x.Near, n)
-		}
+		all = append(all, r.fields)
 	}
-	slices.SortFunc(x.Matches, nearer)
-	slices.SortFunc(x.Near, nearer)
-	x.Near = x.Near[:min(maxNear, len(x.Near))]
+	x.Matches = c.matches(caller)
+	c.mu.Unlock()
+	x.Entries = len(all)
+	x.Near = nearest(caller, all)
 	return x
 }
 
-func nearer(a, b Near) int {
-	return cmp.Or(cmp.Compare(len(a.Missing), len(b.Missing)), cmp.Compare(a.Entry.ID, b.Entry.ID))
-}
-
-// Stats are figures for an operator; those of one moment.
-type Stats struct {
-	// Entries are all that the agent has.
-	Entries int
-	// SVIDs are those that are kept and good.
-	SVIDs int
-	// Pending are the SVIDs that are to be there, and are not yet.
-	Pending int
-	// Failing are those that could not be had, or renewed, at the last try.
-	Failing int
-	// Expired are those of Pending that ended before they could be renewed.
-	Expired int
-	// Streams are the subscriptions, Groups the kinds of caller they are of.
-	Streams, Groups int
-	// NextExpiry is when the first of the SVIDs ends; zero: there is none.
-	NextExpiry time.Time
-}
-
-// Stats counts.
-func (c *Cache) Stats() Stats {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	s := Stats{Entries: len(c.records), Groups: len(c.groups)}
-	for r := range c.active {
-		if r.svid != nil {
-			s.SVIDs++
+// matches are the entries that the caller has all selectors of.
+func (c *Cache) matches(caller Caller) []Near {
+	given := c.match(caller)
+	now := c.cfg.Now()
+	var found []Near
+	for _, sel := range caller.Selectors {
+		for r := c.index[sel].first; r != nil; r = r.next {
+			if hasAll(caller.Selectors, r.selectors) {
+				found = append(found, c.judge(r, caller, given, now))
+			}
 		}
 	}
-	return s
+	slices.SortFunc(found, func(a, b Near) int { return cmp.Compare(a.Entry.ID, b.Entry.ID) })
+	return found
+}
+
+// judge says why a caller that has all of r's selectors is given it, or is not.
+func (c *Cache) judge(r *record, caller Caller, given []*record, now time.Time) Near {
+	n := Near{Entry: r.entry()}
+	switch more := r.more(); {
+	case more.storeSVID:
+		n.Withheld = "it is stored elsewhere (store_svid), and not served to workloads"
+	case r.ended:
+		n.Withheld = fmt.Sprintf("the entry ended at %s", unixTime(more.expiresAt).Format(time.RFC3339))
+	case !caller.may(r.selectors):
+		n.Withheld = fmt.Sprintf("this socket gives only the identities of entries with the selector %s", caller.Only)
+	case r.isTemplate():
+		id, err := more.template.Instance(caller.Selectors)
+		if err != nil {
+			n.Withheld = fmt.Sprintf("its ID %s can't be made: %v", more.template, err)
+			return n
+		}
+		n.Entry = r.instance(id).entry()
+	}
+	i, ok := slices.BinarySearchFunc(given, n.Entry.ID, func(r *record, id string) int { return cmp.Compare(r.id, id) })
+	switch {
+	case n.Withheld != "":
+	case ok:
+		n.State = given[i].state(now)
+	default:
+		n.Withheld = "another of the caller's entries with the hint " + n.Entry.Hint + " is older"
+		for _, other := range given {
+			if other.more().hint == n.Entry.Hint {
+				n.Withheld = fmt.Sprintf("entry %s has the same hint, %q, and is older", other.id, n.Entry.Hint)
+			}
+		}
+	}
+	return n
+}
+
+// state is that of a record's SVID, in words.
+func (r *record) state(now time.Time) string {
+	l := r.live
+	switch {
+	case l != nil && l.svid != nil && !l.svid.expired(now):
+		text := "served until " + l.svid.notAfter.UTC().Format(time.RFC3339)
+		if l.fails > 0 {
+			text += "; not renewed: " + l.reason
+		}
+		return text
+	case l != nil && l.fails > 0 && l.unreachable:
+		return "being issued: " + l.reason
+	case l != nil && l.fails > 0:
+		return "refused by the issuer: " + l.reason
+	case r.active():
+		return "being issued"
+	}
+	return "to be issued when the process asks for it"
+}
+
+// nearest returns the entries that lack the fewest selectors, of those that lack
+// any; the smallest IDs of several.
+func nearest(caller Caller, all []*fields) []Near {
+	type candidate struct {
+		*fields
+		lacks int
+	}
+	closer := func(a, b candidate) int { return cmp.Or(cmp.Compare(a.lacks, b.lacks), cmp.Compare(a.id, b.id)) }
+	var best []candidate
+	for _, f := range all {
+		one := candidate{f, lacks(caller.Selectors, f.selectors)}
+		if one.lacks == 0 || f.more().storeSVID || f.isNodeAlias() {
+			continue
+		}
+		i, _ := slices.BinarySearchFunc(best, one, closer)
+		if i < maxNear {
+			best = slices.Insert(best, i, one)[:min(len(best)+1, maxNear)]
+		}
+	}
+	var near []Near
+	for _, one := range best {
+		near = append(near, Near{Entry: one.entry(), Missing: missing(caller.Selectors, one.selectors)})
+	}
+	return near
 }

@@ -19,7 +19,7 @@ func TestIndexMatchesAsATrialOfAll(t *testing.T) {
 		}
 		return registration.SortSelectors(sel)
 	}
-	ix := newIndex()
+	ix := make(index)
 	records := make(map[string]*record)
 	for i := range 2000 {
 		id := fmt.Sprintf("%02d", rnd.IntN(40))
@@ -27,7 +27,7 @@ func TestIndexMatchesAsATrialOfAll(t *testing.T) {
 			ix.remove(old)
 			delete(records, id)
 		} else {
-			r := &record{entry: registration.Entry{ID: id, Selectors: some(4)}}
+			r := &record{fields: &fields{id: id, selectors: some(4)}}
 			records[id] = r
 			ix.add(r)
 		}
@@ -35,14 +35,14 @@ func TestIndexMatchesAsATrialOfAll(t *testing.T) {
 		set := registration.NewSelectorSet(caller.Selectors...)
 		var want []string
 		for id, r := range records {
-			if set.HasAll(r.entry.Selectors) {
+			if set.HasAll(r.selectors) {
 				want = append(want, id)
 			}
 		}
 		slices.Sort(want)
 		var got []string
 		for _, r := range ix.match(caller, itself) {
-			got = append(got, r.entry.ID)
+			got = append(got, r.id)
 		}
 		if !slices.Equal(got, want) {
 			t.Fatalf("round %d: caller %v: got %v, want %v", i, caller.Selectors, got, want)
@@ -51,8 +51,8 @@ func TestIndexMatchesAsATrialOfAll(t *testing.T) {
 }
 
 func TestEntryWithoutSelectorsMatchesNobody(t *testing.T) {
-	ix := newIndex()
-	ix.add(&record{entry: registration.Entry{ID: "a"}})
+	ix := make(index)
+	ix.add(&record{fields: &fields{id: "a"}})
 	if got := ix.match(caller("unix:uid:1"), itself); len(got) > 0 {
 		t.Errorf("matched %v", got)
 	}

@@ -1,7 +1,6 @@
 package svidcache
 
 import (
-	"context"
 	"maps"
 	"sync"
 
@@ -19,19 +18,23 @@ import (
 type JWTBundles struct {
 	parsed map[spiffeid.TrustDomain]*jwtsvid.Bundle
 
+	docs   func() (map[spiffeid.TrustDomain][]byte, error)
 	encode func() ([]byte, error)
 }
 
 // newJWTBundles has an empty bundle of its own domain where none is known: an
 // answer must have one (SPIFFE Workload API, section 6.2.2).
-func newJWTBundles(own spiffeid.TrustDomain, known map[spiffeid.TrustDomain]*jwtsvid.Bundle, federated []spiffeid.TrustDomain) *JWTBundles {
-	b := &JWTBundles{parsed: map[spiffeid.TrustDomain]*jwtsvid.Bundle{own: jwtsvid.NewBundle(own)}}
-	for _, td := range append([]spiffeid.TrustDomain{own}, federated...) {
+func newJWTBundles(own spiffeid.TrustDomain, known map[spiffeid.TrustDomain]*jwtsvid.Bundle, domains []spiffeid.TrustDomain) *JWTBundles {
+	b := &JWTBundles{parsed: make(map[spiffeid.TrustDomain]*jwtsvid.Bundle)}
+	for _, td := range domains {
 		if k := known[td]; k != nil {
 			b.parsed[td] = k
 		}
 	}
-	b.encode = sync.OnceValues(b.marshal)
+	if b.parsed[own] == nil {
+		b.parsed[own] = jwtsvid.NewBundle(own)
+	}
+	b.docs, b.encode = sync.OnceValues(b.documents), sync.OnceValues(b.marshal)
 	return b
 }
 
@@ -42,77 +45,73 @@ func (b *JWTBundles) Bundle(td spiffeid.TrustDomain) *jwtsvid.Bundle { return b.
 // shared and must not be changed.
 func (b *JWTBundles) JWTBundlesResponse() ([]byte, error) { return b.encode() }
 
-func (b *JWTBundles) marshal() ([]byte, error) {
-	resp := &workloadpb.JWTBundlesResponse{Bundles: make(map[string][]byte)}
+// ByDomain returns the JWK Set of each trust domain. It is shared and must not be
+// changed.
+func (b *JWTBundles) ByDomain() map[spiffeid.TrustDomain][]byte {
+	docs, _ := b.docs() // fails with keys alone that no JWK can hold: upstream leaves these out
+	return docs
+}
+
+func (b *JWTBundles) documents() (map[spiffeid.TrustDomain][]byte, error) {
+	docs := make(map[spiffeid.TrustDomain][]byte, len(b.parsed))
 	for td, bundle := range b.parsed {
 		doc, err := bundle.JWKS()
 		if err != nil {
 			return nil, err
 		}
+		docs[td] = doc
+	}
+	return docs, nil
+}
+
+func (b *JWTBundles) marshal() ([]byte, error) {
+	docs, err := b.docs()
+	if err != nil {
+		return nil, err
+	}
+	resp := &workloadpb.JWTBundlesResponse{Bundles: make(map[string][]byte)}
+	for td, doc := range docs {
 		resp.Bundles[td.IDString()] = doc
 	}
 	return proto.Marshal(resp)
 }
 
 func (b *JWTBundles) same(other *JWTBundles) bool {
-	return b != nil && maps.EqualFunc(b.parsed, other.parsed, (*jwtsvid.Bundle).Equal)
+	return maps.EqualFunc(b.parsed, other.parsed, (*jwtsvid.Bundle).Equal)
 }
 
-// setJWT reports whether any bundle changed.
-func (c *Cache) setJWT(next map[spiffeid.TrustDomain]*jwtsvid.Bundle) bool {
-	changed := !maps.EqualFunc(c.jwt, next, (*jwtsvid.Bundle).Equal)
-	c.jwt = next
-	return changed
-}
-
-// JWTBundles blocks until there are JWT bundles other than those returned before,
-// and fails as [Subscription.Answer].
-func (s *Subscription) JWTBundles(ctx context.Context) (*JWTBundles, error) {
-	bundles, err := wait(ctx, s, s.jwt, func(set *set) *JWTBundles { return set.jwt })
-	if err == nil {
-		s.jwt = bundles
-	}
-	return bundles, err
-}
-
-// JWTBundlesOf returns the JWT bundles of a caller at this moment: its own trust domain's alone if it has no identity. It fails with
-// [ErrNotSynced].
+// JWTBundlesOf returns the JWT bundles of a caller at this moment: its own trust
+// domain's alone if it has no identity. It fails with [ErrNotSynced].
 func (c *Cache) JWTBundlesOf(caller Caller) (*JWTBundles, error) {
+	caller = caller.normal()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.synced {
-		return nil, ErrNotSynced
+	if err := c.knows(); err != nil {
+		return nil, err
 	}
 	var federated []spiffeid.TrustDomain
 	for _, r := range c.match(caller) {
-		federated = append(federated, r.entry.FederatesWith...)
+		federated = append(federated, r.more().federatesWith...)
 	}
-	return newJWTBundles(c.cfg.TrustDomain, c.jwt, federated), nil
+	return c.trusts(federated).jwt, nil
 }
 
-// Identities returns the entries that a caller is given, by ID; of templates the instances. It fails with [ErrNotSynced] and
-// [ErrNoIdentity], and has nothing signed.
+// Identities returns the entries that a caller is given, by ID; of templates the
+// instances. It fails with [ErrNotSynced] and [ErrNoIdentity], and has nothing
+// signed.
 func (c *Cache) Identities(caller Caller) ([]registration.Entry, error) {
+	caller = caller.normal()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.synced {
-		return nil, ErrNotSynced
+	if err := c.knows(); err != nil {
+		return nil, err
 	}
 	var entries []registration.Entry
 	for _, r := range c.match(caller) {
-		e := r.entry
-		if r.template != nil { // an instance is not made anew for what no certificate says
-			e.JWTSVIDTTL, e.JWTSVIDIncludeJTI = r.template.entry.JWTSVIDTTL, r.template.entry.JWTSVIDIncludeJTI
-		}
-		entries = append(entries, e)
+		entries = append(entries, r.entry())
 	}
 	if len(entries) == 0 {
-		return nil, ErrNoIdentity
+		return nil, c.none()
 	}
 	return entries, nil
-}
-
-// match returns the records of a caller; c.mu is held.
-func (c *Cache) match(caller Caller) []*record {
-	return c.index.match(caller, c.expand)
 }

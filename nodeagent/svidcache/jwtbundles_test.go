@@ -84,7 +84,7 @@ func TestJWTBundlesArePushedOnChangeOnly(t *testing.T) {
 		if b := <-next; !b.Bundle(a.TrustDomain).Has("b") {
 			t.Error("not the new key")
 		}
-		if now := sub.g.set.bundles; now != x509 {
+		if now := sub.cohort.group.set.trust.x509; now != x509 {
 			t.Error("a JWT key changed the X.509 bundles")
 		}
 	})

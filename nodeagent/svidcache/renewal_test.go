@@ -119,7 +119,7 @@ func TestPrefetchAndOnDemand(t *testing.T) {
 		}
 		// One too many now: one that was never used goes, not this one.
 		sub.Close()
-		if n := len(w.active); n != 3 {
+		if n := w.Stats().SVIDs; n != 3 {
 			t.Errorf("%d SVIDs are kept, want 3", n)
 		}
 		again := w.Subscribe(caller("unix:uid:e"))
@@ -146,8 +146,8 @@ func TestSVIDThatComesAfterItsStreamWent(t *testing.T) {
 		w.issuer.set(func(s *issuer) { close(s.hold); s.hold = nil })
 		synctest.Wait()
 		for _, r := range w.records {
-			if _, active := w.active[r]; r.active() && !active {
-				t.Errorf("%s has an SVID that nobody looks after", r.entry.ID)
+			if r.active() && !w.rotations.has(r) {
+				t.Errorf("%s has an SVID that nobody looks after", r.id)
 			}
 		}
 	})

@@ -3,14 +3,11 @@ package svidcache
 import (
 	"context"
 	"crypto"
-	"errors"
-	"slices"
+	"crypto/x509"
 	"sync"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-
-	"github.com/lanyard-mtls/lanyard/nodeagent/upstream"
 )
 
 const (
@@ -28,14 +25,15 @@ const (
 	longestSleep = 30 * time.Second
 )
 
-// Run has SVIDs signed and renewed until ctx ends.
+// Run has SVIDs signed and renewed, and streams told, until ctx ends.
 func (c *Cache) Run(ctx context.Context) error {
-	var requests sync.WaitGroup
-	defer requests.Wait()
+	var parts sync.WaitGroup
+	defer parts.Wait()
+	parts.Go(func() { c.pace(ctx) })
 	for {
-		batches, next := c.plan(time.Now())
+		batches, next := c.plan()
 		for _, b := range batches {
-			requests.Go(func() { c.sign(ctx, b) })
+			parts.Go(func() { c.sign(ctx, b) })
 		}
 		timer := time.NewTimer(next)
 		select {
@@ -60,152 +58,122 @@ type order struct {
 	record  *record
 	entryID string
 	id      spiffeid.ID
-	version int
+	version int32
 	key     crypto.Signer
+	// suspect, unless nil, is only to be replaced if one of authorities signed
+	// it.
+	suspect     *svid
+	authorities []*x509.Certificate
 }
 
 // plan takes what is due into batches, marked busy, and returns when to look
-// again if nothing happens before.
-func (c *Cache) plan(now time.Time) ([]batch, time.Duration) {
+// again if nothing happens before. It reads what is due, and nothing else.
+func (c *Cache) plan() ([]batch, time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var urgent, bulk []order
-	next := longestSleep
-	for r := range c.active {
-		c.expire(r, now)
-		if !r.active() {
-			delete(c.active, r)
-			continue
+	now, at := c.cfg.Now(), c.since()
+	c.expire(now)
+	c.endEntries(now)
+	for {
+		r := c.rotations.first()
+		if r == nil || r.live.svid.rotateAt.Sub(now) > together {
+			break
 		}
-		at, ok := r.due()
-		if !ok {
-			continue
-		}
-		full := c.bulk >= maxBulk
-		if r.urgent() {
-			full = c.urgent >= maxUrgent
-		}
-		if full {
-			continue // the end of a request wakes us
-		}
-		if wait := at.Sub(now); wait > together || r.nextTry.After(now) {
-			next = min(next, max(wait, time.Millisecond))
-			continue
-		}
-		o := order{record: r, entryID: r.entry.ID, id: r.entry.SPIFFEID, version: r.version}
-		if r.urgent() {
-			urgent = append(urgent, o)
-		} else {
-			bulk = append(bulk, o)
-		}
+		r.live.due = true
+		c.place(r)
 	}
-	return append(c.take(urgent, true), c.take(bulk, false)...), next
+	batches := c.take(nil, true, at)
+	batches = c.take(batches, false, at)
+	return batches, c.sleep(now, at)
 }
 
-// take makes batches of as many orders as may be under way.
-func (c *Cache) take(orders []order, urgent bool) []batch {
-	running, most := &c.bulk, maxBulk
+// take adds batches of as many orders as may be under way.
+func (c *Cache) take(batches []batch, urgent bool, at time.Duration) []batch {
+	q, running, most := &c.bulk, &c.bulkRunning, maxBulk
 	if urgent {
-		running, most = &c.urgent, maxUrgent
+		q, running, most = &c.urgent, &c.urgentRunning, maxUrgent
 	}
-	var batches []batch
-	for chunk := range slices.Chunk(orders, maxBatch) {
-		if *running >= most {
+	for *running < most {
+		b := batch{urgent: urgent}
+		for len(b.orders) < maxBatch {
+			r := q.first()
+			if r == nil || r.live.nextTry > at {
+				break
+			}
+			b.orders = append(b.orders, c.order(r))
+			r.live.busy = true
+			c.place(r)
+		}
+		if len(b.orders) == 0 {
 			break
 		}
 		*running++
-		for _, o := range chunk {
-			o.record.busy = true
-		}
-		batches = append(batches, batch{urgent: urgent, orders: chunk})
+		batches = append(batches, b)
 	}
 	return batches
 }
 
-// expire lets go of an SVID that could not be renewed in time.
-func (c *Cache) expire(r *record, now time.Time) {
-	if r.svid == nil || !r.svid.expired(now) {
-		return
+func (c *Cache) order(r *record) order {
+	l := r.live
+	o := order{record: r, entryID: r.id, id: r.spiffeID, version: l.version}
+	if l.suspect && !l.due && !l.resign && l.fails == 0 {
+		o.suspect, o.authorities = l.svid, c.tainted.certs
 	}
-	c.log.Error("SVID expired before it could be renewed", "spiffe_id", r.entry.SPIFFEID, "entry_id", r.entry.ID)
-	r.svid, r.resign = nil, false
+	return o
 }
 
-// sign has a batch signed and takes the answers.
-func (c *Cache) sign(ctx context.Context, b batch) {
-	reqs, err := c.requests(b.orders)
-	var answers []upstream.Signed
-	if err == nil {
-		answers, err = c.cfg.Signer.SignX509SVIDs(ctx, reqs)
+// sleep returns how long nothing is due.
+func (c *Cache) sleep(now time.Time, at time.Duration) time.Duration {
+	next := longestSleep
+	if r := c.rotations.first(); r != nil {
+		next = min(next, r.live.svid.rotateAt.Sub(now))
 	}
-	received := time.Now()
-	svids := make([]*svid, len(b.orders))
-	reasons := make([]error, len(b.orders))
-	for i, o := range b.orders {
-		switch {
-		case i >= len(answers):
-			reasons[i] = errUnanswered
-		case answers[i].Err != nil:
-			reasons[i] = answers[i].Err
-		default:
-			svids[i], reasons[i] = newSVID(o.id, o.key, answers[i].Chain, received)
-		}
+	if r := c.expiries.first(); r != nil {
+		next = min(next, r.live.svid.notAfter.Sub(now))
 	}
-	if missing := len(b.orders) - len(answers); missing > 0 && ctx.Err() == nil {
-		c.log.Warn("cannot get SVIDs signed", "count", missing, "reason", err)
+	if r := c.urgent.first(); r != nil && c.urgentRunning < maxUrgent { // else the end of a request wakes us
+		next = min(next, r.live.nextTry-at)
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if b.urgent {
-		c.urgent--
-	} else {
-		c.bulk--
+	if r := c.bulk.first(); r != nil && c.bulkRunning < maxBulk {
+		next = min(next, r.live.nextTry-at)
 	}
-	for i, o := range b.orders {
-		c.settle(o, svids[i], reasons[i], i >= len(answers))
-	}
-	c.kick()
+	return max(next, time.Millisecond)
 }
 
-// errUnanswered is logged once for all it befell.
-var errUnanswered = errors.New("the issuer did not answer")
-
-// requests makes a key for each order.
-func (c *Cache) requests(orders []order) ([]upstream.CSR, error) {
-	reqs := make([]upstream.CSR, len(orders))
-	for i := range orders {
-		key, csr, err := newRequest(c.cfg.KeyType)
-		if err != nil {
-			return nil, err
+// expire lets go of SVIDs that could not be renewed in time.
+func (c *Cache) expire(now time.Time) {
+	for {
+		r := c.expiries.first()
+		if r == nil || !r.live.svid.expired(now) {
+			return
 		}
-		orders[i].key = key
-		reqs[i] = upstream.CSR{EntryID: orders[i].entryID, DER: csr}
+		c.log.Error("SVID expired before it could be renewed", "spiffe_id", r.spiffeID, "entry_id", r.id)
+		l := r.live
+		l.svid, l.resign, l.due, l.suspect, l.lapsed = nil, false, false, false, true
+		if l.demand > 0 {
+			l.hurry(c.since())
+		}
+		c.place(r)
 	}
-	return reqs, nil
 }
 
-// settle takes the outcome of one order; c.mu is held.
-func (c *Cache) settle(o order, s *svid, reason error, unreachable bool) {
-	r := o.record
-	r.busy = false
-	switch {
-	case !c.holds(r), r.entry.SPIFFEID != o.id:
-		return // the entry went, or is another identity now
-	case reason != nil:
-		r.failed(time.Now())
-		r.unreachable = unreachable
-		if !unreachable {
-			c.log.Warn("SVID not signed", "entry_id", o.entryID, "spiffe_id", o.id, "reason", reason, "attempt", r.fails)
+// endEntries takes identities from callers whose entries have ended, and gives
+// them back if the clock was set back: while the issuer is away nobody else does.
+func (c *Cache) endEntries(now time.Time) {
+	ch := changes{groups: make(map[*group]struct{})}
+	for r := range c.ended {
+		if !r.expired(now) {
+			c.audience.of(r.selectors, ch.groups)
+			c.setEnded(r, false)
 		}
-		return
 	}
-	if _, kept := c.active[r]; !kept {
-		return // evicted meanwhile: nothing would renew or drop it
+	for {
+		r := c.endings.first()
+		if r == nil || !r.expired(now) {
+			break
+		}
+		c.audience.of(r.selectors, ch.groups)
+		c.setEnded(r, true)
 	}
-	r.svid, r.resign = s, r.version != o.version
-	r.fails, r.nextTry, r.unreachable = 0, time.Time{}, false
-	c.log.Debug("SVID signed", "entry_id", o.entryID, "spiffe_id", o.id, "expires", s.notAfter)
-	for s := range r.sets {
-		c.refresh(s)
-	}
+	c.carry(ch, false)
 }

@@ -3,7 +3,6 @@ package svidcache
 import (
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
@@ -12,12 +11,11 @@ import (
 // identities they are given. Groups whose selectors lead to the same entries
 // share the set, and with it each answer. All fields are guarded by Cache.mu.
 type group struct {
-	key       string
-	caller    Caller
-	streams   int
-	demand    int           // streams that need SVIDs, and not bundles alone
-	set       *set          // nil: no entry matches
-	changed   chan struct{} // closed and replaced when there may be news
+	key     string
+	caller  Caller // normal
+	demand  int    // streams that need SVIDs, and not bundles alone
+	set     *set   // nil: no entry matches
+	cohorts []*cohort
 }
 
 type set struct {
@@ -26,60 +24,73 @@ type set struct {
 	groups  map[*group]struct{}
 	demand  int     // sum of the groups'
 	answer  *Answer // the last complete one; nil: none yet
-	bundles *Bundles
-	jwt     *JWTBundles
+	trust   *trust
 }
 
 func setKey(records []*record) string {
 	ids := make([]string, len(records))
 	for i, r := range records {
-		ids[i] = r.entry.ID
+		ids[i] = r.id
 	}
 	return strings.Join(ids, "\x00")
 }
 
-// join returns the group of the caller, which is normal, with one stream more.
-func (c *Cache) join(caller Caller, needsSVIDs bool) *group {
+// match returns the records of a caller, which is normal.
+func (c *Cache) match(caller Caller) []*record { return c.index.match(caller, c.expand) }
+
+// join returns a cohort of the group of the caller, which is normal, with one
+// stream more.
+func (c *Cache) join(caller Caller, needsSVIDs bool) *cohort {
 	key := caller.key()
 	g := c.groups[key]
 	if g == nil {
-		g = &group{key: key, caller: caller, changed: make(chan struct{})}
+		g = &group{key: key, caller: caller}
 		c.groups[key] = g
-		c.rematch(g)
+		c.audience.add(g)
+		c.rematch(g, false)
 	}
-	g.streams++
 	if needsSVIDs {
 		g.demand++
 		c.addDemand(g.set, 1)
 	}
-	return g
+	c.figures.streams++
+	return g.admit()
 }
 
 // leave takes a stream out of its group.
-func (c *Cache) leave(g *group, neededSVIDs bool) {
-	g.streams--
+func (c *Cache) leave(co *cohort, neededSVIDs bool) {
+	g := co.group
+	c.figures.streams--
 	if neededSVIDs {
 		g.demand--
 		c.addDemand(g.set, -1)
 	}
-	if g.streams == 0 {
+	if g.dismiss(co); len(g.cohorts) == 0 {
 		delete(c.groups, g.key)
+		c.audience.remove(g)
 		c.detach(g)
 	}
 }
 
-// rematch moves g to the set that its selectors lead to now.
-func (c *Cache) rematch(g *group) {
+// rematch moves g to the set that its selectors lead to now. Streams that lose
+// their identity are told at once; all are if atOnce.
+func (c *Cache) rematch(g *group, atOnce bool) {
 	records := c.match(g.caller)
 	if len(records) == 0 {
 		if g.set != nil {
 			c.detach(g)
-			g.notify()
+			atOnce = true
+		}
+		if atOnce {
+			c.tell(g, true)
 		}
 		return
 	}
 	key := setKey(records)
 	if g.set != nil && g.set.key == key && slices.Equal(g.set.records, records) {
+		if atOnce {
+			c.tell(g, true)
+		}
 		return
 	}
 	next := c.sets[key]
@@ -88,7 +99,7 @@ func (c *Cache) rematch(g *group) {
 		next = &set{key: key, records: records, groups: make(map[*group]struct{})}
 		c.sets[key] = next
 		for _, r := range records {
-			next.file(r)
+			c.file(next, r)
 		}
 		c.refresh(next)
 	}
@@ -97,7 +108,7 @@ func (c *Cache) rematch(g *group) {
 	c.addDemand(next, g.demand)
 	c.detach(g)
 	g.set = next
-	g.notify()
+	c.tell(g, atOnce)
 }
 
 // detach takes g out of its set, and drops a set that nobody is in.
@@ -116,8 +127,10 @@ func (c *Cache) detach(g *group) {
 		delete(c.sets, s.key)
 	}
 	for _, r := range s.records {
-		delete(r.sets, s)
+		l := r.live
+		l.sets = slices.DeleteFunc(l.sets, func(other *set) bool { return other == s })
 		c.release(r)
+		c.place(r)
 	}
 }
 
@@ -130,18 +143,21 @@ func (c *Cache) addDemand(s *set, n int) {
 	s.demand += n
 	switch {
 	case before == 0 && s.demand > 0:
-		now := time.Now()
+		at := c.since()
 		for _, r := range s.records {
-			r.demand++
-			r.hurry(now)
-			c.active[r] = struct{}{}
+			r.live.demand++
+			r.live.hurry(at)
+			c.place(r)
 		}
 		c.kick()
 	case before > 0 && s.demand == 0:
-		now := time.Now()
 		for _, r := range s.records {
-			r.demand--
-			r.used = now
+			l := r.live
+			if l.demand--; l.demand == 0 {
+				c.uses++
+				l.used = c.uses
+			}
+			c.place(r)
 		}
 		c.evict()
 	}
@@ -151,30 +167,31 @@ func (c *Cache) addDemand(s *set, n int) {
 // the streams. An answer waits for all its SVIDs: with one missing, another
 // would become the default of its workload.
 func (c *Cache) refresh(s *set) {
-	var federated []spiffeid.TrustDomain
 	identities := make([]identity, 0, len(s.records))
-	now := time.Now()
+	var federated []spiffeid.TrustDomain
+	now := c.cfg.Now()
 	for _, r := range s.records {
-		federated = append(federated, r.entry.FederatesWith...)
-		if r.svid != nil && !r.svid.expired(now) {
-			identities = append(identities, identity{svid: r.svid, hint: r.entry.Hint})
+		federated = append(federated, r.more().federatesWith...)
+		if l := r.live; l.svid != nil && !l.svid.expired(now) {
+			identities = append(identities, identity{svid: l.svid, fields: r.fields})
 		}
 	}
-	news := s.dropForeign()
-	if b := newBundles(c.cfg.TrustDomain, c.bundles, federated); !s.bundles.same(b) {
-		s.bundles, news = b, true
+	// Who is told that what it has is another's, and who has waited for the
+	// first answer, is told at once; news that many have is spread.
+	atOnce := s.dropForeign()
+	news := atOnce
+	if t := c.trusts(federated).after(s.trust); t != s.trust {
+		s.trust, news = t, true
 	}
-	if b := newJWTBundles(c.cfg.TrustDomain, c.jwt, federated); !s.jwt.same(b) {
-		s.jwt, news = b, true
-	}
-	if len(identities) == len(s.records) && !s.answer.same(identities, s.bundles) {
-		s.answer, news = newAnswer(identities, s.bundles), true
+	if len(identities) == len(s.records) && !s.answer.same(identities, s.trust.x509) {
+		atOnce = atOnce || s.answer == nil
+		s.answer, news = newAnswer(identities, s.trust.x509), true
 	}
 	if !news {
 		return
 	}
 	for g := range s.groups {
-		g.notify()
+		c.tell(g, atOnce)
 	}
 }
 
@@ -185,15 +202,10 @@ func (s *set) dropForeign() bool {
 		return false
 	}
 	for i, id := range s.answer.identities {
-		if id.svid.id != s.records[i].entry.SPIFFEID {
+		if id.svid.id != s.records[i].spiffeID {
 			s.answer = nil
 			return true
 		}
 	}
 	return false
-}
-
-func (g *group) notify() {
-	close(g.changed)
-	g.changed = make(chan struct{})
 }

@@ -1,6 +1,7 @@
 package svidcache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -23,35 +24,32 @@ const patience = 5 * time.Second
 // one goroutine, and must be closed.
 type Subscription struct {
 	c          *Cache
-	g          *group
+	cohort     *cohort
 	needsSVIDs bool
 	answer     *Answer     // returned last
 	bundles    *Bundles    // returned last
 	jwt        *JWTBundles // returned last
 }
 
-// Subscribe returns the subscription of a caller to its SVIDs:
-// those not kept yet are signed at once.
-func (c *Cache) Subscribe(caller Caller) *Subscription {
-	return c.subscribe(caller, true)
-}
+// Subscribe returns the subscription of a caller to its SVIDs: those not kept yet
+// are signed at once.
+func (c *Cache) Subscribe(caller Caller) *Subscription { return c.subscribe(caller, true) }
 
 // SubscribeBundles returns the subscription of a caller to the bundles alone.
-func (c *Cache) SubscribeBundles(caller Caller) *Subscription {
-	return c.subscribe(caller, false)
-}
+func (c *Cache) SubscribeBundles(caller Caller) *Subscription { return c.subscribe(caller, false) }
 
 func (c *Cache) subscribe(caller Caller, needsSVIDs bool) *Subscription {
+	caller = caller.normal()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return &Subscription{c: c, g: c.join(caller.normal(), needsSVIDs), needsSVIDs: needsSVIDs}
+	return &Subscription{c: c, cohort: c.join(caller, needsSVIDs), needsSVIDs: needsSVIDs}
 }
 
 // Close gives the subscription up.
 func (s *Subscription) Close() {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
-	s.c.leave(s.g, s.needsSVIDs)
+	s.c.leave(s.cohort, s.needsSVIDs)
 }
 
 // Reselect says that the caller is now this. It is true if it was another
@@ -60,11 +58,11 @@ func (s *Subscription) Reselect(caller Caller) bool {
 	caller = caller.normal()
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
-	if caller.key() == s.g.key {
+	if caller.key() == s.cohort.group.key {
 		return false
 	}
-	old := s.g
-	s.g = s.c.join(caller, s.needsSVIDs)
+	old := s.cohort
+	s.cohort = s.c.join(caller, s.needsSVIDs)
 	s.c.leave(old, s.needsSVIDs)
 	s.answer, s.bundles, s.jwt = nil, nil, nil
 	return true
@@ -76,7 +74,7 @@ func (s *Subscription) Reselect(caller Caller) bool {
 // expired while the issuer is away is not returned: the stream goes on waiting.
 func (s *Subscription) Answer(ctx context.Context) (*Answer, error) {
 	answer, err := wait(ctx, s, s.answer, func(set *set) *Answer {
-		if set.answer != nil && !time.Now().Before(set.answer.expires) {
+		if set.answer != nil && !s.c.cfg.Now().Before(set.answer.expires) {
 			return nil
 		}
 		return set.answer
@@ -90,9 +88,19 @@ func (s *Subscription) Answer(ctx context.Context) (*Answer, error) {
 // Bundles blocks until there are bundles other than those returned before, and
 // fails as [Subscription.Answer].
 func (s *Subscription) Bundles(ctx context.Context) (*Bundles, error) {
-	bundles, err := wait(ctx, s, s.bundles, func(set *set) *Bundles { return set.bundles })
+	bundles, err := wait(ctx, s, s.bundles, func(set *set) *Bundles { return set.trust.x509 })
 	if err == nil {
 		s.bundles = bundles
+	}
+	return bundles, err
+}
+
+// JWTBundles blocks until there are JWT bundles other than those returned before,
+// and fails as [Subscription.Answer].
+func (s *Subscription) JWTBundles(ctx context.Context) (*JWTBundles, error) {
+	bundles, err := wait(ctx, s, s.jwt, func(set *set) *JWTBundles { return set.trust.jwt })
+	if err == nil {
+		s.jwt = bundles
 	}
 	return bundles, err
 }
@@ -106,7 +114,7 @@ func wait[T any](ctx context.Context, s *Subscription, last *T, pick func(*set) 
 	}
 	for {
 		next, changed, err := look(s, pick)
-		if err != nil {
+		if err != nil && changed == nil {
 			return nil, err
 		}
 		if next != nil && next != last {
@@ -115,21 +123,42 @@ func wait[T any](ctx context.Context, s *Subscription, last *T, pick func(*set) 
 		select {
 		case <-changed:
 		case <-timeout:
-			return nil, ErrPending
+			return nil, cmp.Or(err, ErrPending)
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
 	}
 }
 
+// look returns what there is now, and what is closed when that may have changed;
+// nil: the error is final.
 func look[T any](s *Subscription, pick func(*set) *T) (*T, <-chan struct{}, error) {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
-	switch {
-	case !s.c.synced:
-		return nil, nil, ErrNotSynced
-	case s.g.set == nil:
-		return nil, nil, ErrNoIdentity
+	switch err := s.c.knows(); {
+	case err != nil && s.c.expected > 0:
+		return nil, s.cohort.changed, err
+	case err != nil:
+		return nil, nil, err
+	case s.cohort.group.set == nil:
+		return nil, nil, s.c.none()
 	}
-	return pick(s.g.set), s.g.changed, nil
+	return pick(s.cohort.group.set), s.cohort.changed, nil
+}
+
+// knows fails while there is nothing to answer with; c.mu is held.
+func (c *Cache) knows() error {
+	if !c.synced && !c.restored {
+		return ErrNotSynced
+	}
+	return nil
+}
+
+// none is what is said to whom no entry matches. What was kept may be older than
+// the caller's entry: only the issuer can say that there is none.
+func (c *Cache) none() error {
+	if !c.synced {
+		return ErrNotSynced
+	}
+	return ErrNoIdentity
 }

@@ -95,8 +95,8 @@ func TestTemplateForgetsInstances(t *testing.T) {
 		}
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		if n := len(w.records["t"].instances); n != 0 || len(w.active) != 0 {
-			t.Errorf("%d instances and %d active records are left", n, len(w.active))
+		if r := w.records["t"]; r.live != nil || w.figures.active != 0 {
+			t.Errorf("%+v and %d active records are left", r.live, w.figures.active)
 		}
 	})
 }
