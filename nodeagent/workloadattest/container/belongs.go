@@ -64,7 +64,7 @@ func below(c Container, p, first Process) error {
 		}
 	}
 	if !any {
-		return errNoPath
+		return ErrNoPath
 	}
 	return nil
 }

@@ -172,5 +172,5 @@ func isHex(s string) bool {
 	return true
 }
 
-// errNoPath says that a process is not where it should be.
-var errNoPath = errors.New("its first process is in no cgroup of that name")
+// ErrNoPath says that a container's first process is not in a cgroup with its name.
+var ErrNoPath = errors.New("its first process is in no cgroup of that name")
