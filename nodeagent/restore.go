@@ -32,7 +32,7 @@ func (p *parts) restore(ctx context.Context) error {
 }
 
 func (p *parts) serveKept(ctx context.Context, state *keep.State) {
-	p.cache.Expect()
+	defer p.cache.Expect()()
 	timer := time.NewTimer(grace)
 	defer timer.Stop()
 	select {
@@ -44,7 +44,7 @@ func (p *parts) serveKept(ctx context.Context, state *keep.State) {
 	case <-timer.C:
 	}
 	p.cache.Restore(state, time.Now())
-	p.jwts.Apply(state.Update.JWT[p.cfg.TrustDomain])
-	p.cfg.Log.Warn("the issuer does not answer yet: serving what was kept", "entries", len(state.Update.Entries), "svids", len(state.SVIDs),
+	p.jwts.Apply(state.JWT[p.cfg.TrustDomain])
+	p.cfg.Log.Warn("the issuer does not answer yet: serving what was kept", "svids", len(state.SVIDs),
 		"as_of", state.Saved.UTC().Format(time.RFC3339))
 }
