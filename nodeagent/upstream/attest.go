@@ -24,27 +24,27 @@ import (
 
 type attestStream = grpc.BidiStreamingClient[agentv1.AttestAgentRequest, agentv1.AttestAgentResponse]
 
-// attest proves what this node is and takes an SVID for key
+// attest proves what this node is and returns an SVID for key
 // (spire.api.server.agent.v1, AttestAgent). l shows no client certificate.
-func (c *Client) attest(ctx context.Context, l *link, key crypto.Signer) error {
+func (c *Client) attest(ctx context.Context, l *link, key crypto.Signer) (*agentv1.AttestAgentResponse_Result, error) {
 	csr, err := agentCSR(key)
 	if err != nil {
-		return fatalError{err}
+		return nil, fatalError{err}
 	}
 	spki, err := x509.MarshalPKIXPublicKey(key.Public())
 	if err != nil {
-		return fatalError{err}
+		return nil, fatalError{err}
 	}
 	svid, _ := c.id.current()
 	proof, err := c.cfg.Attestor.Begin(ctx, Attempt{TrustDomain: c.cfg.TrustDomain, CSRKeyHash: sha256.Sum256(spki), Joined: svid != nil})
 	if err != nil {
-		return &attestorError{err}
+		return nil, &attestorError{err}
 	}
 	ctx, cancel := context.WithCancel(ctx) // ends the stream
 	defer cancel()
 	stream, err := agentv1.NewAgentClient(l.conn).AttestAgent(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	method, _ := c.cfg.Attestor.Kind()
 	if err := stream.Send(&agentv1.AttestAgentRequest{Step: &agentv1.AttestAgentRequest_Params_{Params: &agentv1.AttestAgentRequest_Params{
@@ -56,12 +56,9 @@ func (c *Client) attest(ctx context.Context, l *link, key crypto.Signer) error {
 	}
 	result, err := c.converse(ctx, stream, proof)
 	if err != nil {
-		return c.judgeAttest(err, proof, svid != nil)
+		return nil, c.judgeAttest(l.addr, err, proof, svid != nil)
 	}
-	if err := c.takeSVID(result.Svid, result.Reattestable); err != nil {
-		return fatalError{err}
-	}
-	return stream.CloseSend()
+	return result, stream.CloseSend()
 }
 
 // maxChallenges is how often the issuer may ask before it answers.
@@ -117,7 +114,7 @@ func (e tokenError) Unwrap() error { return e.error }
 func badToken(format string, args ...any) error { return tokenError{fatal(format, args...)} }
 
 // judgeAttest tells what the issuer's refusal means.
-func (c *Client) judgeAttest(err error, proof Proof, joined bool) error {
+func (c *Client) judgeAttest(addr string, err error, proof Proof, joined bool) error {
 	st, ok := status.FromError(err)
 	if !ok {
 		return err
@@ -129,22 +126,22 @@ func (c *Client) judgeAttest(err error, proof Proof, joined bool) error {
 		if method == nodeattest.JoinToken {
 			mend += "; a token of join_key (token create) wants -nodeAttestor join_key"
 		}
-		return badToken("join token %s is unknown to issuer %s or was used already: %s", proof.Token, c.cfg.ServerAddress, mend)
+		return badToken("join token %s is unknown to issuer %s or was used already: %s", proof.Token, addr, mend)
 	case st.Code() == codes.InvalidArgument && st.Message() == nodeattest.TokenExpired:
 		return badToken("join token %s has expired: %s", proof.Token, tokenMend(method))
 	case st.Code() == codes.PermissionDenied && st.Message() == nodeattest.KeyUnknown && joined:
 		svid, _ := c.id.current()
 		return &RefusedError{ID: svid.ID, Reason: types.PermissionDeniedDetails_AGENT_NOT_ATTESTED, again: true}
 	case st.Code() == codes.PermissionDenied && st.Message() == nodeattest.KeyUnknown:
-		return badToken("issuer %s does not know this node's key, and there is no join token: %s", c.cfg.ServerAddress, tokenMend(method))
+		return badToken("issuer %s does not know this node's key, and there is no join token: %s", addr, tokenMend(method))
 	case st.Code() == codes.PermissionDenied && st.Message() == nodeattest.AgentBanned:
 		if svid, _ := c.id.current(); svid != nil {
 			return &RefusedError{ID: svid.ID, Reason: types.PermissionDeniedDetails_AGENT_BANNED}
 		}
 	case st.Code() == codes.FailedPrecondition && isMissing(st.Message()) && method == nodeattest.JoinKey:
-		return fatal("issuer %s has no node attestation by join_key: Lanyard's issuer has it, a spire-server has not; choose another NodeAttestor, such as join_token or x509pop", c.cfg.ServerAddress)
+		return fatal("issuer %s has no node attestation by join_key: Lanyard's issuer has it, a spire-server has not; choose another NodeAttestor, such as join_token or x509pop", addr)
 	case st.Code() == codes.FailedPrecondition && isMissing(st.Message()):
-		return fatal("issuer %s has no node attestation by %s: configure NodeAttestor %q there, or another one here", c.cfg.ServerAddress, method, method)
+		return fatal("issuer %s has no node attestation by %s: configure NodeAttestor %q there, or another one here", addr, method, method)
 	}
 	return err
 }
@@ -175,5 +172,6 @@ func (c *Client) takeSVID(p *types.X509SVID, reattestable bool) error {
 	if err != nil {
 		return fmt.Errorf("the issuer's answer has no usable agent SVID: %w", err)
 	}
+	defer c.moved.fire()
 	return c.id.setSVID(chain, reattestable, time.Now())
 }

@@ -1,14 +1,11 @@
 package upstream
 
 import (
-	"bytes"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -21,25 +18,40 @@ import (
 	"github.com/lanyard-mtls/lanyard/internal/durable"
 )
 
-// identity is the agent's own key, SVID and bundle, in memory as on disk: each
-// change is written before it is used. It is safe for concurrent use.
+// identity is the agent's own key, SVID and bundle, in memory as on disk: a new key
+// or SVID is written before it is used. It is safe for concurrent use.
 type identity struct {
 	dir string
 	td  spiffeid.TrustDomain
+	opt identityOptions
+	// wake asks who renews to look again; it holds one.
+	wake chan struct{}
 
 	mu       sync.Mutex // guards what follows, and the files
 	data     data
 	keys     keys
 	svid     *x509svid.SVID // of data.SVID and its key; nil: has not joined
+	received time.Time      // when svid came; zero: before the agent started
 	bundle   *x509bundle.Bundle
+	unsaved  bool           // bundle is newer than the file
 	previous *x509svid.SVID // until the issuer has taken svid once
 	renewAt  time.Time
 	pending  string // slot of a renewal under way
+	tainted  []*x509.Certificate
+	again    growing // wait before an SVID that is tainted from the start is renewed
+}
+
+type identityOptions struct {
+	memory bool          // keys and SVID are not on disk
+	target time.Duration // [Config].AvailabilityTarget
+	// spread is how long agents spread a renewal over that they all find due at
+	// the same moment.
+	spread time.Duration
 }
 
 // openIdentity reads the state files in dir, and removes what an agent that was
 // killed left of writing them.
-func openIdentity(dir string, td spiffeid.TrustDomain) (*identity, error) {
+func openIdentity(dir string, td spiffeid.TrustDomain, opt identityOptions) (*identity, error) {
 	for _, name := range []string{dataFile, keysFile} {
 		if err := durable.Sweep(filepath.Join(dir, name)); err != nil {
 			return nil, err
@@ -49,23 +61,31 @@ func openIdentity(dir string, td spiffeid.TrustDomain) (*identity, error) {
 	if err != nil {
 		return nil, err
 	}
+	id := &identity{
+		dir: dir, td: td, opt: opt, wake: make(chan struct{}, 1),
+		data: d, keys: make(keys), bundle: newBundle(td, d.Bundle),
+		again: growing{first: 2 * opt.spread, most: max(10*time.Minute, opt.spread)},
+	}
+	if opt.memory {
+		// What is there is another run's, and of no use without its key.
+		id.data.SVID, id.data.Reattestable = nil, false
+		return id, nil
+	}
 	ks, err := load(dir, keysFile, decodeKeys)
 	if err != nil {
 		return nil, err
 	}
-	if ks == nil {
-		ks = make(keys)
+	if ks != nil {
+		id.keys = ks
 	}
-	id := &identity{dir: dir, td: td, data: d, keys: ks, bundle: newBundle(td, d.Bundle)}
 	if len(d.SVID) == 0 {
 		return id, nil
 	}
-	if id.svid, err = agentSVID(td, d.SVID, ks); err != nil {
+	if id.svid, err = agentSVID(td, d.SVID, id.keys); err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, dataFile), err)
 	}
 	// When it was received is not known: as if it was at once.
-	leaf := d.SVID[0]
-	id.renewAt = leaf.NotBefore.Add(leaf.NotAfter.Sub(leaf.NotBefore) / 2)
+	id.renewAt = dueTime(d.SVID[0], d.SVID[0].NotBefore, opt.target)
 	return id, nil
 }
 
@@ -106,66 +126,19 @@ func (id *identity) renewal() time.Time {
 	return id.renewAt
 }
 
+// fresh reports whether the SVID in use was received within d.
+func (id *identity) fresh(d time.Duration) bool {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	return !id.received.IsZero() && time.Since(id.received) < d
+}
+
 // reattestable reports whether the issuer wants the agent to attest again
 // instead of renewing.
 func (id *identity) reattestable() bool {
 	id.mu.Lock()
 	defer id.mu.Unlock()
 	return id.data.Reattestable
-}
-
-// joinKey returns the key to join with. Once made it is on disk, and stays the
-// same until the agent has joined: an issuer that spent the token and whose
-// answer was lost knows the agent again by it.
-func (id *identity) joinKey() (crypto.Signer, error) {
-	id.mu.Lock()
-	defer id.mu.Unlock()
-	if id.svid != nil {
-		return id.svid.PrivateKey, nil
-	}
-	for _, slot := range []string{slotA, slotB} {
-		if key := id.keys[slot]; key != nil {
-			return key, nil
-		}
-	}
-	return id.newKey(slotA)
-}
-
-// renewalKey returns a new key, on disk, for the SVID after the one in use; the
-// same until [identity.setSVID], for an answer may be lost here too.
-func (id *identity) renewalKey() (crypto.Signer, error) {
-	id.mu.Lock()
-	defer id.mu.Unlock()
-	if id.pending != "" {
-		return id.keys[id.pending], nil
-	}
-	// The new key takes the slot of the one before the last, if that is still
-	// there: no going back to it any more.
-	id.previous = nil
-	slot := slotA
-	if id.keys.slotOf(id.svid.Certificates[0].PublicKey) == slotA {
-		slot = slotB
-	}
-	key, err := id.newKey(slot)
-	if err == nil {
-		id.pending = slot
-	}
-	return key, err
-}
-
-// newKey makes a P-256 key and writes it to disk; id.mu is held.
-func (id *identity) newKey(slot string) (crypto.Signer, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	next := maps.Clone(id.keys)
-	next[slot] = key
-	if err := save(id.dir, keysFile, next); err != nil {
-		return nil, err
-	}
-	id.keys = next
-	return key, nil
 }
 
 // setSVID takes an SVID that the issuer sent just now. The one before remains
@@ -179,22 +152,46 @@ func (id *identity) setSVID(chain []*x509.Certificate, reattestable bool, now ti
 	}
 	next := id.data
 	next.SVID, next.Reattestable = chain, reattestable
-	if err := save(id.dir, dataFile, next); err != nil {
+	if err := id.saveData(next); err != nil {
 		return err
 	}
-	id.data, id.previous, id.svid, id.pending = next, id.svid, svid, ""
-	// Spread, so that agents which started together do not renew together.
-	id.renewAt = now.Round(0).Add(jitter(halfLife(chain[0], now).Sub(now.Round(0))))
+	id.data, id.previous = next, id.svid
+	id.use(svid, now)
 	return nil
 }
 
-// halfLife returns when half of what is left of cert at now is over.
-func halfLife(cert *x509.Certificate, now time.Time) time.Time {
-	from := now.Round(0) // certificates know wall-clock time only
-	if cert.NotBefore.After(from) {
-		from = cert.NotBefore
+// replace takes an SVID and a bundle that owe nothing to those before, which are
+// gone for good.
+func (id *identity) replace(chain []*x509.Certificate, reattestable bool, bundle []*x509.Certificate, now time.Time) error {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	svid, err := agentSVID(id.td, chain, id.keys)
+	if err != nil {
+		return fmt.Errorf("issuer's answer: %w", err)
 	}
-	return from.Add(cert.NotAfter.Sub(from) / 2)
+	next := id.data
+	next.SVID, next.Reattestable, next.Bundle = chain, reattestable, bundle
+	if err := id.saveData(next); err != nil {
+		return err
+	}
+	id.data, id.previous, id.tainted, id.unsaved = next, nil, nil, false
+	id.bundle = newBundle(id.td, bundle)
+	id.use(svid, now)
+	return nil
+}
+
+// use has svid be in use and says when it is renewed; id.mu is held.
+func (id *identity) use(svid *x509svid.SVID, now time.Time) {
+	id.svid, id.pending, id.received = svid, "", now
+	id.renewAt = renewalTime(svid.Certificates[0], now, id.opt.target)
+	if !hangsFrom(svid.Certificates, id.tainted) {
+		id.again.reset()
+		return
+	}
+	// The issuer that signed it has not heard yet, or has no other authority.
+	if soon := now.Round(0).Add(jitter(id.again.next())); soon.Before(id.renewAt) {
+		id.renewAt = soon
+	}
 }
 
 // confirm says that the issuer has taken svid: the key before it is of no use.
@@ -208,7 +205,7 @@ func (id *identity) confirm(svid *x509svid.SVID) error {
 	next := maps.Clone(id.keys)
 	slot := next.slotOf(svid.Certificates[0].PublicKey)
 	maps.DeleteFunc(next, func(s string, _ crypto.Signer) bool { return s != slot && s != id.pending })
-	if err := save(id.dir, keysFile, next); err != nil {
+	if err := id.saveKeys(next); err != nil {
 		return err
 	}
 	id.keys = next
@@ -225,27 +222,49 @@ func (id *identity) revert(svid *x509svid.SVID, now time.Time) (bool, error) {
 	}
 	next := id.data
 	next.SVID = id.previous.Certificates
-	if err := save(id.dir, dataFile, next); err != nil {
+	if err := id.saveData(next); err != nil {
 		return false, err
 	}
 	id.data, id.svid, id.previous, id.renewAt = next, id.previous, nil, now
 	return true, nil
 }
 
-// setBundle keeps the authorities of the trust domain.
-func (id *identity) setBundle(certs []*x509.Certificate) error {
+// setBundle keeps the authorities of the trust domain, and which of them are
+// tainted. They are used even if they cannot be written, which the error tells.
+func (id *identity) setBundle(certs, tainted []*x509.Certificate, now time.Time) error {
 	id.mu.Lock()
 	defer id.mu.Unlock()
-	if slices.EqualFunc(certs, id.data.Bundle, func(a, b *x509.Certificate) bool { return bytes.Equal(a.Raw, b.Raw) }) {
+	id.taint(tainted, now)
+	same := slices.EqualFunc(certs, id.data.Bundle, (*x509.Certificate).Equal)
+	if same && !id.unsaved {
 		return nil
 	}
-	next := id.data
-	next.Bundle = certs
-	if err := save(id.dir, dataFile, next); err != nil {
-		return err
+	if !same {
+		id.data.Bundle, id.bundle = certs, newBundle(id.td, certs)
 	}
-	id.data, id.bundle = next, newBundle(id.td, certs)
-	return nil
+	err := id.saveData(id.data)
+	id.unsaved = err != nil
+	return err
+}
+
+// taint has the SVID renewed soon where it hangs from an authority that is tainted
+// now; id.mu is held.
+func (id *identity) taint(tainted []*x509.Certificate, now time.Time) {
+	before := id.tainted
+	id.tainted = tainted
+	if id.svid == nil || slices.EqualFunc(before, tainted, (*x509.Certificate).Equal) {
+		return
+	}
+	if hangsFrom(id.svid.Certificates, before) || !hangsFrom(id.svid.Certificates, tainted) {
+		return
+	}
+	if soon := now.Round(0).Add(time.Duration(rand.Int64N(int64(id.opt.spread) + 1))); soon.Before(id.renewAt) {
+		id.renewAt = soon
+	}
+	select {
+	case id.wake <- struct{}{}:
+	default:
+	}
 }
 
 // forget deletes SVID and keys, on disk too. The bundle stays.
@@ -254,10 +273,10 @@ func (id *identity) forget() error {
 	defer id.mu.Unlock()
 	next := id.data
 	next.SVID, next.Reattestable = nil, false
-	if err := save(id.dir, dataFile, next); err != nil {
+	if err := id.saveData(next); err != nil {
 		return err
 	}
-	if err := save(id.dir, keysFile, keys{}); err != nil {
+	if err := id.saveKeys(keys{}); err != nil {
 		return err
 	}
 	id.data, id.keys = next, make(keys)

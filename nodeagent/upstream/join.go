@@ -6,16 +6,16 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/bundlev1"
-	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
 )
 
 // join returns when there are an SVID that has not expired and a bundle. It goes
@@ -31,7 +31,8 @@ func (c *Client) join(ctx context.Context) error {
 			return err
 		}
 		next := wait.next()
-		c.log.Warn("cannot join yet", "issuer", c.cfg.ServerAddress, "reason", reason(err), "retry_in", next.String())
+		c.attempted(false, err)
+		c.log.Warn("cannot join yet", "issuer", c.issuers.current(), "reason", reason(err), "retry_in", next.String())
 		if err := pause(ctx, next); err != nil {
 			return err
 		}
@@ -57,58 +58,104 @@ func (c *Client) hopeless(err error) bool {
 
 // joinOnce does what is missing; each step is on disk before the next.
 func (c *Client) joinOnce(ctx context.Context) error {
-	svid, bundle := c.id.current()
-	if usable(svid) != nil && bundle != nil {
+	svid, stored := c.id.current()
+	if usable(svid) != nil && stored != nil {
 		return nil
 	}
-	l, err := dial(c.cfg.ServerAddress, nil, c.bootstrapTLS(bundle))
+	tlsConfig, err := c.bootstrapTLS(ctx, stored)
 	if err != nil {
-		return fatalError{err}
+		return err
 	}
-	defer l.conn.Close()
-	if usable(svid) == nil {
+	err = c.round(ctx, func() (string, error) {
+		addr := c.issuers.current()
+		l, err := c.dial(addr, nil, tlsConfig.Clone())
+		if err != nil {
+			return addr, fatalError{err}
+		}
+		defer l.conn.Close()
+		return addr, l.explain(c.joinOver(ctx, l))
+	})
+	return c.judgeJoin(err)
+}
+
+// joinOver does it over one link.
+func (c *Client) joinOver(ctx context.Context, l *link) error {
+	if svid, _ := c.id.current(); usable(svid) == nil {
 		key, err := c.id.joinKey()
 		if err != nil {
 			return fatalError{err}
 		}
-		if err := withTimeout(ctx, func(ctx context.Context) error { return c.attest(ctx, l, key) }); err != nil {
-			return c.judgeJoin(l.explain(err))
+		err = withTimeout(ctx, rpcTimeout, func(ctx context.Context) error {
+			result, err := c.attest(ctx, l, key)
+			if err != nil {
+				return err
+			}
+			if err := c.takeSVID(result.GetSvid(), result.GetReattestable()); err != nil {
+				return fatalError{err}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
 		}
-		c.log.Info("agent joined", "id", c.ID(), "issuer", c.cfg.ServerAddress)
+		c.log.Info("agent joined", "id", c.ID(), "issuer", l.addr)
 	}
-	return c.judgeJoin(l.explain(withTimeout(ctx, func(ctx context.Context) error { return c.firstBundle(ctx, l) })))
+	return withTimeout(ctx, rpcTimeout, func(ctx context.Context) error { return c.firstBundle(ctx, l) })
 }
 
 // bootstrapTLS verifies with what the configuration says and with what was
-// learned when the agent last joined: either may be the older one.
-func (c *Client) bootstrapTLS(stored *x509bundle.Bundle) *tls.Config {
-	if stored == nil && c.cfg.TrustBundle == nil {
-		return insecureTLS(c.cfg.TrustDomain)
+// learned when the agent last joined: either may be the older one. Where the
+// configured bundle cannot be had just now, what was learned must do.
+func (c *Client) bootstrapTLS(ctx context.Context, stored *x509bundle.Bundle) (*tls.Config, error) {
+	patience := rpcTimeout
+	if stored != nil {
+		patience /= 10
 	}
-	bundle := merge(c.cfg.TrustDomain, stored, c.cfg.TrustBundle)
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	configured, err := c.configuredBundle(ctx)
+	if err != nil && stored == nil {
+		return nil, err
+	}
+	if err != nil {
+		c.log.Debug("joining with the bundle of before", "reason", err)
+	}
+	if stored == nil && configured == nil {
+		return insecureTLS(c.cfg.TrustDomain), nil
+	}
+	bundle := merge(c.cfg.TrustDomain, stored, configured)
 	src := linkSource{td: c.cfg.TrustDomain, bundle: func() *x509bundle.Bundle { return bundle }}
-	return src.tlsConfig()
+	return src.tlsConfig(), nil
 }
 
 // firstBundle takes the trust domain's bundle over the connection that the agent
 // joined on, and checks that the agent's SVID verifies with it.
 func (c *Client) firstBundle(ctx context.Context, l *link) error {
-	p, err := bundlev1.NewBundleClient(l.conn).GetBundle(ctx, &bundlev1.GetBundleRequest{OutputMask: bundleMask()})
+	bundle, err := c.fetchFirst(ctx, l)
 	if err != nil {
 		return err
-	}
-	bundle, err := parseBundle(p)
-	if err != nil {
-		return fatal("the issuer's bundle is not usable: %w", err)
-	}
-	if bundle.TrustDomain() != c.cfg.TrustDomain {
-		return fatal("the issuer is of trust domain %q, the agent's trust domain is %q: set trust_domain or server_address", bundle.TrustDomain().Name(), c.cfg.TrustDomain.Name())
 	}
 	svid, _ := c.id.current()
 	if _, _, err := x509svid.Verify(svid.Certificates, bundle); err != nil {
 		return fatal("the agent's SVID does not verify with the issuer's bundle: %w", err)
 	}
-	return c.id.setBundle(bundle.X509Authorities())
+	return c.id.setBundle(bundle.X509Authorities(), nil, time.Now())
+}
+
+// fetchFirst fetches the trust domain's bundle over a link.
+func (c *Client) fetchFirst(ctx context.Context, l *link) (*x509bundle.Bundle, error) {
+	p, err := bundlev1.NewBundleClient(l.conn).GetBundle(ctx, &bundlev1.GetBundleRequest{OutputMask: bundleMask()})
+	if err != nil {
+		return nil, err
+	}
+	bundle, err := parseBundle(p)
+	if err != nil {
+		return nil, fatal("the issuer's bundle is not usable: %w", err)
+	}
+	if bundle.TrustDomain() != c.cfg.TrustDomain {
+		return nil, fatal("the issuer is of trust domain %q, the agent's trust domain is %q: set trust_domain or server_address", bundle.TrustDomain().Name(), c.cfg.TrustDomain.Name())
+	}
+	return bundle, nil
 }
 
 // judgeJoin tells what waiting may mend from what it can't.
@@ -116,8 +163,12 @@ func (c *Client) judgeJoin(err error) error {
 	if err == nil || isFatal(err) {
 		return err
 	}
-	if _, ok := errors.AsType[*unverifiedError](err); ok {
-		return fatal("issuer %s: %w: check trust_domain, server_address and that the trust bundle is this issuer's", c.cfg.ServerAddress, err)
+	if c.unverified(err) {
+		text := "issuer %s: %w: check trust_domain, server_address and that the trust bundle is this issuer's"
+		if c.cfg.TrustSource != nil { // it may be another the next time
+			return fmt.Errorf(text, c.askedText(), err)
+		}
+		return fatal(text, c.askedText(), err)
 	}
 	if _, ok := errors.AsType[*attestorError](err); ok {
 		if _, waits := errors.AsType[transientError](err); waits {
@@ -131,12 +182,29 @@ func (c *Client) judgeJoin(err error) error {
 	}
 	switch st.Code() {
 	case codes.PermissionDenied:
-		return fatal("issuer %s does not let this agent join: %s", c.cfg.ServerAddress, st.Message())
+		return fatal("issuer %s does not let this agent join: %s", c.askedText(), st.Message())
 	case codes.InvalidArgument, codes.Unimplemented, codes.FailedPrecondition:
-		return fatal("issuer %s: %w", c.cfg.ServerAddress, err)
+		return fatal("issuer %s: %w", c.askedText(), err)
 	}
 	return err
 }
+
+// unverified reports whether no issuer that was asked could be verified: one that
+// is merely away may still be the right one.
+func (c *Client) unverified(err error) bool {
+	all := []error{err}
+	if failed, ok := errors.AsType[roundError](err); ok {
+		all = failed.Unwrap()
+	}
+	return !slices.ContainsFunc(all, func(err error) bool {
+		_, ok := errors.AsType[*unverifiedError](err)
+		return !ok
+	})
+}
+
+// askedText names the issuer in use, or all of them: a text for errors that any
+// may have caused.
+func (c *Client) askedText() string { return strings.Join(c.issuers.addrs, ", ") }
 
 // parseChain reads DER certificates, leaf first; none is an error.
 func parseChain(ders [][]byte) ([]*x509.Certificate, error) {
@@ -152,31 +220,4 @@ func parseChain(ders [][]byte) ([]*x509.Certificate, error) {
 		chain[i] = cert
 	}
 	return chain, nil
-}
-
-func bundleMask() *types.BundleMask {
-	return &types.BundleMask{X509Authorities: true, JwtAuthorities: true, SequenceNumber: true}
-}
-
-// parseBundle reads the X.509 part of a bundle.
-func parseBundle(p *types.Bundle) (*x509bundle.Bundle, error) {
-	td, err := spiffeid.TrustDomainFromString(p.GetTrustDomain())
-	if err != nil {
-		return nil, err
-	}
-	bundle := x509bundle.New(td)
-	for i, authority := range p.GetX509Authorities() {
-		// asn1 may hold several certificates.
-		certs, err := x509.ParseCertificates(authority.GetAsn1())
-		if err != nil {
-			return nil, fmt.Errorf("X.509 authority %d of %q: %w", i, td.Name(), err)
-		}
-		for _, cert := range certs {
-			bundle.AddX509Authority(cert)
-		}
-	}
-	if bundle.Empty() {
-		return nil, fmt.Errorf("bundle of %q has no X.509 authority", td.Name())
-	}
-	return bundle, nil
 }

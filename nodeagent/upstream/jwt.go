@@ -9,10 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"time"
 
-	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
@@ -47,21 +45,10 @@ func withTemplates(ctx context.Context) context.Context {
 	return metadata.AppendToOutgoingContext(ctx, "lanyard-templates", "1")
 }
 
-// jwtBundles are the JWT keys that came with the bundles, by trust domain. The
-// zero value is ready, and safe for concurrent use.
-type jwtBundles struct {
-	mu   sync.Mutex
-	last map[spiffeid.TrustDomain]*jwtsvid.Bundle
-}
-
-// take keeps the JWT part of a bundle. Keys that are tainted or have expired
+// readJWT reads the JWT part of a bundle. Keys that are tainted or have expired
 // verify nothing any more, and are left out; so are those that can't be read: the
 // others still hold.
-func (j *jwtBundles) take(p *types.Bundle, log *slog.Logger) {
-	td, err := spiffeid.TrustDomainFromString(p.GetTrustDomain())
-	if err != nil {
-		return // told where the rest of the bundle is read
-	}
+func readJWT(td spiffeid.TrustDomain, p *types.Bundle, log *slog.Logger) *jwtsvid.Bundle {
 	var keys []jwtsvid.Key
 	now := time.Now()
 	for _, authority := range p.GetJwtAuthorities() {
@@ -74,30 +61,7 @@ func (j *jwtBundles) take(p *types.Bundle, log *slog.Logger) {
 			keys = append(keys, key)
 		}
 	}
-	next := jwtsvid.NewBundle(td, keys...)
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.last == nil {
-		j.last = make(map[spiffeid.TrustDomain]*jwtsvid.Bundle)
-	}
-	if !next.Equal(j.last[td]) {
-		j.last[td] = next
-	}
-}
-
-// keep forgets all but own and the federated domains, and returns these.
-func (j *jwtBundles) keep(own spiffeid.TrustDomain, federated map[spiffeid.TrustDomain]*x509bundle.Bundle) map[spiffeid.TrustDomain]*jwtsvid.Bundle {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	kept := make(map[spiffeid.TrustDomain]*jwtsvid.Bundle, 1+len(federated))
-	for td, b := range j.last {
-		if _, ok := federated[td]; ok || td == own {
-			kept[td] = b
-		} else {
-			delete(j.last, td)
-		}
-	}
-	return kept
+	return jwtsvid.NewBundle(td, keys...)
 }
 
 // parseJWTKey reads one key of a bundle.

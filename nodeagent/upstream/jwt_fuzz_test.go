@@ -32,11 +32,9 @@ func FuzzJWTKeys(f *testing.F) {
 	f.Add(good, "good", int64(1<<62), true)
 	td := spiffeid.RequireTrustDomainFromString("example.org")
 	f.Fuzz(func(t *testing.T, der []byte, id string, expires int64, tainted bool) {
-		var j jwtBundles
-		j.take(&types.Bundle{TrustDomain: td.Name(), JwtAuthorities: []*types.JWTKey{
+		bundle := readJWT(td, &types.Bundle{TrustDomain: td.Name(), JwtAuthorities: []*types.JWTKey{
 			{PublicKey: good, KeyId: "good"}, {PublicKey: der, KeyId: id, ExpiresAt: expires, Tainted: tainted},
 		}}, slog.New(slog.DiscardHandler))
-		bundle := j.keep(td, nil)[td]
 		doc, err := bundle.JWKS()
 		if err != nil {
 			t.Fatal(err)

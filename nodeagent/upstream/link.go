@@ -5,7 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"sync"
+	"net"
 	"sync/atomic"
 	"time"
 
@@ -21,18 +21,15 @@ import (
 	"github.com/lanyard-mtls/lanyard/internal/mtls"
 )
 
-const (
-	// rpcTimeout is how long one call may take.
-	rpcTimeout = 30 * time.Second
-	// maxMessage bounds one answer. The issuer pages; a list of entries from
-	// one that doesn't may be long.
-	maxMessage = 64 << 20
-)
+// maxMessage bounds one answer, in bytes. The issuer pages; a list of entries from
+// one that doesn't may be long.
+const maxMessage = 64 << 20
 
 // link is a connection to the issuer as one identity. gRPC opens it anew when it
-// breaks; another identity is another link.
+// breaks; another identity or another address is another link.
 type link struct {
 	conn *grpc.ClientConn
+	addr string
 	svid *x509svid.SVID // nil: no client certificate
 	// unverified is why the issuer's certificate was refused last.
 	unverified atomic.Pointer[error]
@@ -46,8 +43,8 @@ type link struct {
 
 // dial makes a link; it does no I/O. TLS is cfg, whose VerifyConnection is
 // observed.
-func dial(addr string, svid *x509svid.SVID, cfg *tls.Config) (*link, error) {
-	l := &link{svid: svid}
+func (c *Client) dial(addr string, svid *x509svid.SVID, cfg *tls.Config) (*link, error) {
+	l := &link{addr: addr, svid: svid}
 	verify := cfg.VerifyConnection
 	cfg.VerifyConnection = func(cs tls.ConnectionState) error {
 		err := verify(cs)
@@ -61,14 +58,19 @@ func dial(addr string, svid *x509svid.SVID, cfg *tls.Config) (*link, error) {
 		}
 		return err
 	}
+	creds := credentials.NewTLS(cfg)
+	if c.cfg.RequirePQKEM {
+		cfg.MinVersion, cfg.CurvePreferences = tls.VersionTLS13, []tls.CurveID{tls.X25519MLKEM768}
+		creds = pqCredentials{credentials.NewTLS(cfg)}
+	}
 	conn, err := grpc.NewClient("dns:///"+addr,
-		grpc.WithTransportCredentials(credentials.NewTLS(cfg)),
+		grpc.WithTransportCredentials(creds),
 		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"round_robin":{}}]}`),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
 		// Quick to return after a restart of the issuer: SVIDs may live 10 s.
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
-			MinConnectTimeout: 10 * time.Second,
+			MinConnectTimeout: c.patience() / 3,
 		}),
 	)
 	if err != nil {
@@ -76,6 +78,36 @@ func dial(addr string, svid *x509svid.SVID, cfg *tls.Config) (*link, error) {
 	}
 	l.conn = conn
 	return l, nil
+}
+
+// dialTrusted makes a link to an issuer that the agent's own bundle verifies.
+func (c *Client) dialTrusted(addr string, svid *x509svid.SVID) (*link, error) {
+	cfg := c.source(svid).tlsConfig()
+	verify := cfg.VerifyConnection
+	cfg.VerifyConnection = func(cs tls.ConnectionState) error {
+		err := verify(cs)
+		c.mistake.note(err)
+		return err
+	}
+	return c.dial(addr, svid, cfg)
+}
+
+// pqCredentials tells why an issuer without the key exchange says no more than
+// "handshake failure".
+type pqCredentials struct {
+	credentials.TransportCredentials
+}
+
+func (p pqCredentials) ClientHandshake(ctx context.Context, authority string, conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	secured, info, err := p.TransportCredentials.ClientHandshake(ctx, authority, conn)
+	if alert, ok := errors.AsType[*net.OpError](err); ok && alert.Op == "remote error" {
+		err = fmt.Errorf("%w: does the issuer have X25519MLKEM768 with TLS 1.3, which require_pq_kem wants?", err)
+	}
+	return secured, info, err
+}
+
+func (p pqCredentials) Clone() credentials.TransportCredentials {
+	return pqCredentials{p.TransportCredentials.Clone()}
 }
 
 // explain adds to the error of a call why the issuer could not be verified.
@@ -128,77 +160,4 @@ func (s linkSource) Bundle(td spiffeid.TrustDomain) (*x509bundle.Bundle, error) 
 
 func (s linkSource) tlsConfig() *tls.Config {
 	return mtls.Client(s, mtls.Exactly(serverID(s.td)), mtls.Options{NextProtos: []string{"h2"}})
-}
-
-// links hands out the one link of the identity in use, and closes a replaced one
-// when its last call is over.
-type links struct {
-	open func(*x509svid.SVID) (*link, error)
-	// connects counts the handshakes with issuers on all links.
-	connects atomic.Int64
-
-	mu  sync.Mutex
-	now *link
-}
-
-// use returns the link of svid and what to call when done with it.
-func (ls *links) use(svid *x509svid.SVID) (*link, func(), error) {
-	ls.mu.Lock()
-	defer ls.mu.Unlock()
-	if ls.now == nil || ls.now.svid != svid {
-		next, err := ls.open(svid)
-		if err != nil {
-			return nil, nil, err
-		}
-		next.connected = func() { ls.connects.Add(1) }
-		ls.retire(ls.now)
-		ls.now = next
-	}
-	l := ls.now
-	l.users++
-	return l, sync.OnceFunc(func() { ls.done(l) }), nil
-}
-
-func (ls *links) done(l *link) {
-	ls.mu.Lock()
-	defer ls.mu.Unlock()
-	l.users--
-	if l.retired && l.users == 0 {
-		l.conn.Close()
-	}
-}
-
-// drop makes the next call open a new link in place of l.
-func (ls *links) drop(l *link) {
-	ls.mu.Lock()
-	defer ls.mu.Unlock()
-	if ls.now == l {
-		ls.retire(l)
-		ls.now = nil
-	}
-}
-
-// retire closes l when nobody uses it any more; ls.mu is held.
-func (ls *links) retire(l *link) {
-	if l == nil {
-		return
-	}
-	l.retired = true
-	if l.users == 0 {
-		l.conn.Close()
-	}
-}
-
-func (ls *links) close() {
-	ls.mu.Lock()
-	defer ls.mu.Unlock()
-	ls.retire(ls.now)
-	ls.now = nil
-}
-
-// withTimeout runs one call.
-func withTimeout(ctx context.Context, call func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, rpcTimeout)
-	defer cancel()
-	return call(ctx)
 }

@@ -12,78 +12,6 @@ import (
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
 )
 
-// longestSleep bounds how long a step of the clock goes unnoticed: timers stop
-// while the machine is suspended, certificates don't.
-const longestSleep = 30 * time.Second
-
-// keep renews the agent's SVID at half its life until ctx ends or the issuer
-// refuses the agent.
-func (c *Client) keep(ctx context.Context) (*RefusedError, error) {
-	wait := growing{first: time.Second, most: time.Minute}
-	var notBefore time.Time // of the next try
-	for {
-		due := c.id.renewal()
-		if notBefore.After(due) {
-			due = notBefore
-		}
-		timer := time.NewTimer(min(time.Until(due), longestSleep))
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return nil, ctx.Err()
-		case d := <-c.denials:
-			timer.Stop()
-			refused, err := c.examine(d)
-			if refused != nil || err != nil {
-				return refused, err
-			}
-			continue
-		case <-timer.C:
-		}
-		if time.Now().Before(due) {
-			continue
-		}
-		err := c.renew(ctx)
-		if refused, ok := errors.AsType[*RefusedError](err); ok {
-			return refused, nil
-		}
-		if err != nil {
-			pause := c.beforeExpiry(wait.next())
-			notBefore = time.Now().Round(0).Add(jitter(pause))
-			c.log.Warn("cannot renew the agent's SVID yet", "reason", reason(err), "retry_in", pause.String())
-			continue
-		}
-		wait.reset()
-		notBefore = time.Time{}
-	}
-}
-
-// beforeExpiry shortens d so that several tries fit before the SVID expires.
-func (c *Client) beforeExpiry(d time.Duration) time.Duration {
-	svid, _ := c.id.current()
-	left := time.Until(svid.Certificates[0].NotAfter)
-	if left <= 0 {
-		return d
-	}
-	return max(min(d, left/4), 250*time.Millisecond)
-}
-
-// examine decides about a denial: of an SVID replaced meanwhile it says nothing.
-func (c *Client) examine(d denial) (*RefusedError, error) {
-	svid, _ := c.id.current()
-	if d.svid != svid {
-		return nil, nil
-	}
-	if d.reason == types.PermissionDeniedDetails_AGENT_NOT_ACTIVE {
-		// The issuer lost the renewal but may know the SVID before it.
-		reverted, err := c.id.revert(svid, time.Now())
-		if reverted || err != nil {
-			return nil, err
-		}
-	}
-	return &RefusedError{ID: svid.ID, Reason: d.reason}, nil
-}
-
 // renew gets a new SVID for a new key: by attesting again where the issuer wants
 // that of this agent, by RenewAgent otherwise.
 func (c *Client) renew(ctx context.Context) error {
@@ -110,14 +38,24 @@ func (c *Client) reattest(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// Not bootstrapTLS: what the configuration trusts may have been revoked since.
-	l, err := dial(c.cfg.ServerAddress, nil, c.source(nil).tlsConfig())
+	err = c.round(ctx, func() (string, error) {
+		addr := c.issuers.current()
+		// Not bootstrapTLS: what the configuration trusts may have been revoked since.
+		l, err := c.dialTrusted(addr, nil)
+		if err != nil {
+			return addr, err
+		}
+		defer l.conn.Close()
+		return addr, l.explain(withTimeout(ctx, rpcTimeout, func(ctx context.Context) error {
+			result, err := c.attest(ctx, l, key)
+			if err != nil {
+				return err
+			}
+			return c.takeSVID(result.GetSvid(), result.GetReattestable())
+		}))
+	})
 	if err != nil {
 		return err
-	}
-	defer l.conn.Close()
-	if err := withTimeout(ctx, func(ctx context.Context) error { return c.attest(ctx, l, key) }); err != nil {
-		return l.explain(err)
 	}
 	after, _ := c.id.current()
 	c.log.Info("agent attested again", "id", after.ID, "expires", after.Certificates[0].NotAfter)

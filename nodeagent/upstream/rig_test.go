@@ -1,7 +1,10 @@
 package upstream_test
 
 import (
+	"cmp"
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -18,7 +21,8 @@ import (
 type agent struct {
 	*upstream.Client
 	t      *testing.T
-	states chan upstream.Update
+	states chan upstream.Update // all of each
+	whole  int                  // updates that were; read it when the agent has stopped
 	ctx    context.Context
 	cancel context.CancelFunc
 	ended  chan error
@@ -48,15 +52,35 @@ func start(t *testing.T, cfg upstream.Config) *agent {
 		a.ended <- client.Run(ctx)
 	})
 	a.running.Go(func() {
-		client.Watch(ctx, func(state upstream.Update) {
+		held := make(map[string]registration.Entry)
+		client.Watch(ctx, func(u upstream.Update) {
+			if u.Whole {
+				a.whole++
+			}
 			select {
-			case a.states <- state:
+			case a.states <- hold(held, u):
 			case <-ctx.Done():
 			}
 		})
 	})
 	t.Cleanup(func() { cancel(); a.running.Wait() })
 	return a
+}
+
+// hold applies an update to what is held, and returns all of that.
+func hold(held map[string]registration.Entry, u upstream.Update) upstream.Update {
+	if u.Whole {
+		clear(held)
+	}
+	for _, id := range u.Removed {
+		delete(held, id)
+	}
+	for _, e := range u.Entries {
+		held[e.ID] = e
+	}
+	all := u
+	all.Entries = slices.SortedFunc(maps.Values(held), func(a, b registration.Entry) int { return cmp.Compare(a.ID, b.ID) })
+	return all
 }
 
 // end returns what Run returned.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -17,6 +18,11 @@ import (
 // refuses the agent, and the cause when joining cannot work.
 func (c *Client) Run(ctx context.Context) error {
 	defer c.links.close()
+	ctx, cancel := context.WithCancel(ctx)
+	var returning sync.WaitGroup
+	returning.Go(func() { c.returnHome(ctx) })
+	defer returning.Wait()
+	defer cancel()
 	wait := growing{first: time.Second, most: time.Minute}
 	for refusals := 1; ; refusals++ {
 		err := c.join(ctx)
@@ -29,6 +35,11 @@ func (c *Client) Run(ctx context.Context) error {
 		}
 		if err != nil {
 			return err
+		}
+		if c.cfg.Rebootstrap.Mode == RebootstrapAlways {
+			if err := c.needsReattestable(); err != nil {
+				return err
+			}
 		}
 		select {
 		case <-c.joined:

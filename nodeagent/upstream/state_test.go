@@ -100,7 +100,7 @@ func TestLeftoversOfAKillAreRemoved(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := openIdentity(dir, spiffeid.RequireTrustDomainFromString("example.org")); err != nil {
+	if _, err := openIdentity(dir, spiffeid.RequireTrustDomainFromString("example.org"), identityOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	files, err := filepath.Glob(filepath.Join(dir, ".*.tmp"))
@@ -198,7 +198,7 @@ func TestRenewalsAreSpread(t *testing.T) {
 	now := time.Now()
 	at := make(map[time.Duration]bool)
 	for range 5 {
-		id, err := openIdentity(t.TempDir(), ca.TrustDomain)
+		id, err := openIdentity(t.TempDir(), ca.TrustDomain, identityOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -249,7 +249,7 @@ func TestExpiredSVIDIsNotDeleted(t *testing.T) {
 			if err := c.drop(t.Context(), &RefusedError{ID: svid.ID, Reason: types.PermissionDeniedDetails_AGENT_EXPIRED}); err == nil {
 				t.Error("goes on without a token")
 			}
-			again, err := openIdentity(dir, ca.TrustDomain)
+			again, err := openIdentity(dir, ca.TrustDomain, identityOptions{})
 			if err != nil || (again.svid != nil) != test.kept {
 				t.Errorf("on disk: %v, %v; want kept: %t", again.svid, err, test.kept)
 			}
