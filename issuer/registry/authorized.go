@@ -3,7 +3,6 @@ package registry
 import (
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
@@ -17,62 +16,15 @@ import (
 // is that of the answer, not of the number of entries.
 func (r *Registry) AuthorizedEntries(agentID spiffeid.ID) []registration.Entry {
 	now := r.store.Now()
-	found := r.reachable(agentID, now)
+	r.mu.RLock()
+	found := view{idx: r.idx, second: now.Unix()}.reachable(agentID)
+	r.mu.RUnlock()
 	slices.SortFunc(found, compareNodes)
 	entries := make([]registration.Entry, len(found))
 	for i, n := range found {
 		entries[i] = n.entry()
 	}
 	return entries
-}
-
-func (r *Registry) reachable(agentID spiffeid.ID, now time.Time) (found []*node) {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	// An entry has one parent; so it is found once if no parent is seen twice.
-	seen := make(map[spiffeid.ID]struct{})
-	todo := r.idx.starts(agentID, now)
-	for len(todo) > 0 {
-		parent := todo[len(todo)-1]
-		todo = todo[:len(todo)-1]
-		if _, ok := seen[parent]; ok {
-			continue
-		}
-		seen[parent] = struct{}{}
-		children := r.idx.byParent[parent]
-		found = slices.Grow(found, len(children))
-		for _, n := range children {
-			if n.expired(now) {
-				continue
-			}
-			found = append(found, n)
-			// Most entries are nobody's parent.
-			if len(r.idx.byParent[n.spiffeID]) > 0 {
-				todo = append(todo, n.spiffeID)
-			}
-		}
-	}
-	return found
-}
-
-// starts returns the IDs that entries for the agent hang from: its own, and
-// those of the node aliases whose selectors it has.
-func (x *index) starts(agentID spiffeid.ID, now time.Time) []spiffeid.ID {
-	if !agentID.MemberOf(x.td) || agentID == x.issuerID {
-		return nil
-	}
-	ids := []spiffeid.ID{agentID}
-	// An agent that is not here yet has its own entries already: it was
-	// authenticated, and its record is on the way.
-	selectors := x.agents[agentID].selectors
-	for s := range selectors {
-		for _, n := range x.aliases[s] {
-			if !n.expired(now) && selectors.HasAll(n.selectors) {
-				ids = append(ids, n.spiffeID)
-			}
-		}
-	}
-	return ids
 }
 
 // AuthorizedEntry returns the entry if it is one of the agent's
@@ -106,7 +58,7 @@ func (r *Registry) authorizedEntry(agentID spiffeid.ID, entryID string) (registr
 	if !ok || n.expired(now) {
 		return registration.Entry{}, false
 	}
-	starts := r.idx.starts(agentID, now)
+	starts := view{idx: r.idx, second: now.Unix()}.starts(agentID)
 	seen := make(map[spiffeid.ID]struct{})
 	todo := []spiffeid.ID{n.parentID}
 	for len(todo) > 0 {

@@ -22,8 +22,11 @@ type index struct {
 	aliases map[registration.Selector][]*node
 	// templates holds the entries with ID templates, by prefix.
 	templates map[string][]*node
-	// expiring holds the entries that have an expiry.
+	// expiring holds the entries that have an expiry. ends is a heap of them, the
+	// first to expire on top, without those that have been taken off for it, and
+	// perhaps with some that are not here any more.
 	expiring map[string]*node
+	ends     []*node
 
 	agents      map[spiffeid.ID]agent
 	bundle      *types.Bundle
@@ -81,13 +84,9 @@ func (x *index) load(snap store.Snapshot) {
 	}
 }
 
-func (x *index) apply(e store.Event, share sharer) {
+// apply takes what is no entry.
+func (x *index) apply(e store.Event) {
 	switch e.Kind {
-	case store.KindEntry:
-		x.deleteEntry(e.ID)
-		if !e.Deleted {
-			x.putEntry(share.node(e.Entry))
-		}
 	case store.KindAgent:
 		if e.Deleted {
 			if id, err := spiffeid.FromString(e.ID); err == nil {
@@ -130,6 +129,7 @@ func (x *index) putEntry(n *node) {
 	}
 	if n.expires() {
 		x.expiring[n.id] = n
+		x.awaitEnd(n)
 	}
 }
 
@@ -150,6 +150,11 @@ func (x *index) deleteEntry(id string) {
 		unfile(x.aliases, n.selectors[n.pivot], n, inAliases)
 	}
 	delete(x.expiring, id)
+}
+
+// hasEntries reports whether the ID can be that of an agent that has any.
+func (x *index) hasEntries(agent spiffeid.ID) bool {
+	return agent.MemberOf(x.td) && agent != x.issuerID
 }
 
 // isNodeAlias reports whether n gives an ID to every agent with its selectors.

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"slices"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -100,4 +101,38 @@ func (n *node) more() rest {
 // expires reports whether the entry has an expiry at all.
 func (n *node) expires() bool { return n.rest != nil && !n.rest.expiresAt.IsZero() }
 
-func (n *node) expired(now time.Time) bool { return n.expires() && n.entry().Expired(now) }
+func (n *node) expired(now time.Time) bool { return n.expiredAt(now.Unix()) }
+
+// expiredAt is [registration.Entry.Expired] at a second of Unix time.
+func (n *node) expiredAt(second int64) bool { return n.expires() && second >= n.rest.expiresAt.Unix() }
+
+// equal reports whether both were made of the same entry.
+func (n *node) equal(o *node) bool {
+	return n.id == o.id && n.spiffeID == o.spiffeID && n.parentID == o.parentID && slices.Equal(n.selectors, o.selectors) &&
+		n.created == o.created && n.x509TTL == o.x509TTL && n.jwtTTL == o.jwtTTL && n.more().equal(o.more())
+}
+
+func (r rest) equal(o rest) bool {
+	return r.template == o.template && slices.Equal(r.federatesWith, o.federatesWith) && slices.Equal(r.dnsNames, o.dnsNames) &&
+		r.hint == o.hint && r.expiresAt.Equal(o.expiresAt) && r.revision == o.revision && r.admin == o.admin &&
+		r.downstream == o.downstream && r.storeSVID == o.storeSVID && r.disablePrefetch == o.disablePrefetch && r.includeJTI == o.includeJTI
+}
+
+// bytes is about what the node takes, with what it may share with others.
+func (n *node) bytes() int {
+	size := 128 + len(n.id) + len(n.spiffeID.String()) + len(n.parentID.String())
+	for _, s := range n.selectors {
+		size += 32 + len(s.Type) + len(s.Value)
+	}
+	if n.rest == nil {
+		return size
+	}
+	size += 160 + len(n.rest.hint) + len(n.rest.template.String())
+	for _, name := range n.rest.dnsNames {
+		size += 16 + len(name)
+	}
+	for _, td := range n.rest.federatesWith {
+		size += 16 + len(td.Name())
+	}
+	return size
+}

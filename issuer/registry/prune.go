@@ -11,7 +11,8 @@ import (
 	"github.com/lanyard-mtls/lanyard/issuer/store/storepb"
 )
 
-// prune deletes what has expired, now and then, until ctx ends.
+// prune deletes what has expired, now and then, until ctx ends, and forgets the
+// history of 5 to 10 minutes ago.
 func (r *Registry) prune(ctx context.Context) {
 	ticker := time.NewTicker(pruneInterval)
 	defer ticker.Stop()
@@ -21,6 +22,9 @@ func (r *Registry) prune(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
+		r.mu.Lock()
+		r.history.turn(r.applied)
+		r.mu.Unlock()
 		if err := r.Prune(ctx); err != nil && ctx.Err() == nil {
 			r.log.Warn("expired records were not deleted; trying again later", "error", err)
 		}

@@ -48,6 +48,17 @@ type Registry struct {
 	acks  map[spiffeid.ID]uint64
 	acked chan struct{}
 
+	// What followers are told is as of applied and of the second asOf: pass lets
+	// the one go on as apply does the other. lastEnd is when an entry expired last.
+	followers followers
+	history   history
+	asOf      int64 // Unix
+	lastEnd   int64
+	// awaited is the expiry that clock waits for, 0 for none; sooner, with room for
+	// one, has it look again.
+	awaited int64
+	sooner  chan struct{}
+
 	// since is how many records have changed since busy was last told.
 	since int
 	busy  chan struct{} // has room for one
@@ -72,6 +83,10 @@ func New(st *store.Store, log *slog.Logger) *Registry {
 		busy:    make(chan struct{}, 1),
 		acks:    make(map[spiffeid.ID]uint64),
 		acked:   make(chan struct{}),
+		sooner:  make(chan struct{}, 1),
+
+		followers: newFollowers(),
+		history:   history{limit: maxHistory},
 	}
 }
 
@@ -83,6 +98,7 @@ func (r *Registry) Run(ctx context.Context) error {
 	var janitor sync.WaitGroup
 	janitor.Go(func() { r.prune(ctx) })
 	janitor.Go(func() { r.tidy(ctx) })
+	janitor.Go(func() { r.clock(ctx) })
 	defer janitor.Wait()
 	defer cancel()
 
@@ -142,9 +158,10 @@ func (r *Registry) replace(snap store.Snapshot) {
 // replaceIndex is replace with an index that may have the entries already.
 func (r *Registry) replaceIndex(idx *index, snap store.Snapshot) {
 	idx.load(snap)
+	idx.reuse(r.idx) // which nobody else replaces
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.idx = idx
+	r.relisted(idx, snap.Revision)
 	for id := range r.acks {
 		if _, ok := idx.agents[id]; !ok {
 			delete(r.acks, id)
@@ -163,15 +180,28 @@ func (r *Registry) replaceIndex(idx *index, snap store.Snapshot) {
 func (r *Registry) apply(b store.Batch) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.pass(r.store.Now().Unix())
 	agents := false
-	share := newSharer()
+	m, share := marker{r: r}, newSharer()
 	for _, e := range b.Events {
-		r.idx.apply(e, share)
-		if e.Kind == store.KindAgent {
+		switch e.Kind {
+		case store.KindEntry:
+			var n *node
+			if !e.Deleted {
+				n = share.node(e.Entry)
+			}
+			m.entry(b.Revision, e.ID, n)
+		case store.KindAgent:
 			agents = true
 			r.forgetAck(e)
+			m.agent(b.Revision, e)
+		case store.KindBundle, store.KindFederatedBundle:
+			m.bundle(b.Revision, e)
+		default:
+			r.idx.apply(e)
 		}
 	}
+	r.hasten()
 	if agents {
 		r.stirAcks()
 	}
