@@ -47,11 +47,11 @@ guards: ## take each security guard out by a patch, and see its test fail
 	@$(GO) run ./integration/tools/guards
 
 interop: build ## the tests with the real binaries in $$LANYARD_PEERS; fails where one is missing
-	@integration/tools/deps.sh curl envoy python
+	@integration/tools/deps.sh curl envoy python java
 	LANYARD_REQUIRE_PEERS=1 LANYARD_BIN=$(CURDIR)/bin $(GO) test -count=1 -v -timeout 15m -run '^TestInterop' ./integration/...
 
 soak: build ## the long forms: a minute a fuzz target, 200 kills, every unit test 20 times
-	@integration/tools/deps.sh gcc curl envoy python programs
+	@integration/tools/deps.sh gcc curl envoy python java programs
 	@integration/tools/kube.sh
 	LANYARD_SOAK=1 LANYARD_BIN=$(CURDIR)/bin $(GO) run ./integration/tools/testall -count 20 -fuzztime 60s -timeout 2h
 

@@ -68,6 +68,12 @@ func (p *Process) Kill() {
 	<-p.done
 }
 
+// Pause makes the program hang until Resume.
+func (p *Process) Pause() { _ = p.cmd.Process.Signal(syscall.SIGSTOP) }
+
+// Resume lets it go on.
+func (p *Process) Resume() { _ = p.cmd.Process.Signal(syscall.SIGCONT) }
+
 // Stop ends the program with SIGTERM, and with SIGKILL after the grace time. The error is that of the program's end;
 // nil says exit code 0.
 func (p *Process) Stop(grace time.Duration) error {

@@ -1,6 +1,6 @@
 #!/bin/sh
 # deps.sh NAME... puts what the tests and the demo use besides Go into .tools/, or installs it with apt-get
-# where root and apt-get are there. Names: gcc curl envoy python, and programs: what the roles are tested with,
+# where root and apt-get are there. Names: gcc curl envoy python java, and programs: what the roles are tested with,
 # each by its own name too (redis postgres nginx wrk rsync nc strace). It prints each thing it installs, does nothing where
 # it is there already, and never fails: what can't be had is printed as `SKIP name: reason`, and appended to the file
 # $LANYARD_SKIPS names. No service is started.
@@ -110,6 +110,36 @@ python() {
 	fi
 }
 
+# java is the Java client with what it needs, each archive checked by its hash, and the program that the tests run it as.
+java() {
+	dir=$tools/java
+	mkdir -p "$dir"
+	cat "$here/java/pom.xml" "$here/java/jars.sha256" "$here/java/Client.java" >"$dir/want.txt"
+	if stamped "$dir/from.txt" "$dir/want.txt"; then return 0; fi
+	if ! have javac || ! have mvn; then debian default-jdk-headless maven || { skip java-spiffe "$why"; return 0; }; fi
+	say "the Java client java-spiffe 0.8.17 from Maven Central, checked by hash, into .tools/java"
+	rm -rf "$dir/jars" "$dir/classes"
+	if java_fetch && java_check && javac -d "$dir/classes" -cp "$dir/jars/*" "$here/java/Client.java" >"$log" 2>&1; then
+		mv "$dir/want.txt" "$dir/from.txt"
+	else
+		skip java-spiffe "$(lastline)"
+	fi
+}
+
+java_fetch() {
+	mvn -q -B -C -f "$here/java/pom.xml" -Dmaven.repo.local="$dir/m2" org.apache.maven.plugins:maven-dependency-plugin:3.6.0:copy-dependencies \
+		-DincludeScope=runtime -DoutputDirectory="$dir/jars" >"$log" 2>&1 </dev/null || return 1
+	rm -rf "$dir/m2"
+}
+
+# java_check wants the archives that were reviewed, and no other.
+java_check() {
+	(cd "$dir/jars" && sha256sum ./*.jar | sed 's|  \./|  |' | LC_ALL=C sort -k 2) >"$log"
+	if LC_ALL=C sort -k 2 "$here/java/jars.sha256" | cmp -s - "$log"; then return 0; fi
+	echo "the archives are not those of integration/tools/java/jars.sha256" >>"$log"
+	return 1
+}
+
 # postgres is not on PATH: Debian keeps several versions apart.
 postgres() {
 	for found in /usr/lib/postgresql/*/bin/initdb; do
@@ -124,6 +154,7 @@ install() {
 	curl) binary curl curl ca-certificates ;;
 	envoy) envoy ;;
 	python) python ;;
+	java) java ;;
 	redis) binary redis-server redis-server redis-tools ;;
 	postgres) postgres ;;
 	nginx) binary nginx nginx-light ;;
@@ -133,7 +164,7 @@ install() {
 	strace) binary strace strace ;;
 	programs) for one in redis postgres nginx wrk rsync nc strace; do install $one; done ;;
 	*)
-		printf 'deps.sh: unknown name %s: one of gcc, curl, envoy, python, programs, redis, postgres, nginx, wrk, rsync, nc, strace\n' "$1" >&2
+		printf 'deps.sh: unknown name %s: one of gcc, curl, envoy, python, java, programs, redis, postgres, nginx, wrk, rsync, nc, strace\n' "$1" >&2
 		exit 2
 		;;
 	esac
