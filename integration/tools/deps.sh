@@ -1,7 +1,7 @@
 #!/bin/sh
 # deps.sh NAME... puts what the tests and the demo use besides Go into .tools/, or installs it with apt-get
 # where root and apt-get are there. Names: gcc curl envoy python java, and programs: what the roles are tested with,
-# each by its own name too (redis postgres nginx wrk rsync nc strace). It prints each thing it installs, does nothing where
+# each by its own name too (redis postgres nginx wrk rsync nc strace systemd), and kubelet, what a kubelet needs. It prints each thing it installs, does nothing where
 # it is there already, and never fails: what can't be had is printed as `SKIP name: reason`, and appended to the file
 # $LANYARD_SKIPS names. No service is started.
 set -eu
@@ -19,6 +19,11 @@ skip() { # NAME REASON
 }
 
 have() { command -v "$1" >/dev/null 2>&1; }
+
+# have_all FILE...: whether all are there.
+have_all() {
+	for file in "$@"; do [ -x "$file" ] || return 1; done
+}
 
 # lastline prints the last line of the log that says something: the reason a step failed.
 lastline() { grep -v '^ *$' "$log" | tail -n 1; }
@@ -162,9 +167,11 @@ install() {
 	rsync) binary rsync rsync ;;
 	nc) binary nc netcat-openbsd ;;
 	strace) binary strace strace ;;
-	programs) for one in redis postgres nginx wrk rsync nc strace; do install $one; done ;;
+	systemd) have_all /usr/lib/systemd/systemd /usr/bin/dbus-daemon || debian systemd dbus || skip systemd "$why" ;;
+	kubelet) have_all /usr/bin/containerd /usr/sbin/runc /usr/lib/cni/bridge || debian containerd runc containernetworking-plugins iptables || skip kubelet "$why" ;;
+	programs) for one in redis postgres nginx wrk rsync nc strace systemd; do install $one; done ;;
 	*)
-		printf 'deps.sh: unknown name %s: one of gcc, curl, envoy, python, java, programs, redis, postgres, nginx, wrk, rsync, nc, strace\n' "$1" >&2
+		printf 'deps.sh: unknown name %s: one of gcc, curl, envoy, python, java, programs, redis, postgres, nginx, wrk, rsync, nc, strace, systemd, kubelet\n' "$1" >&2
 		exit 2
 		;;
 	esac

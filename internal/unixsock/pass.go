@@ -11,12 +11,25 @@ import (
 )
 
 // Pass sends data over a UNIX socket, and with it a duplicate of the file
-// descriptor of file (SCM_RIGHTS, unix(7)); a nil file sends data alone. On a
-// socket that keeps messages apart, they arrive together.
+// descriptor of file (SCM_RIGHTS, unix(7)); a nil file sends data alone. The
+// socket is one that keeps messages apart, so that they arrive together.
 func Pass(c *net.UnixConn, data []byte, file syscall.Conn) error {
+	var oob []byte
+	send := func() error {
+		// Not by WriteMsgUnix, which refuses connected datagram sockets.
+		raw, err := c.SyscallConn()
+		if err != nil {
+			return err
+		}
+		var sendErr error
+		err = raw.Write(func(fd uintptr) bool {
+			sendErr = unix.Sendmsg(int(fd), data, oob, nil, unix.MSG_NOSIGNAL)
+			return !errors.Is(sendErr, unix.EAGAIN)
+		})
+		return errors.Join(err, sendErr)
+	}
 	if file == nil {
-		_, err := c.Write(data)
-		return err
+		return send()
 	}
 	// Not by way of os.File: its Fd would make the descriptor blocking, and with
 	// it the one in use here, which shares its flags.
@@ -26,7 +39,8 @@ func Pass(c *net.UnixConn, data []byte, file syscall.Conn) error {
 	}
 	var sendErr error
 	err = raw.Control(func(fd uintptr) {
-		_, _, sendErr = c.WriteMsgUnix(data, unix.UnixRights(int(fd)), nil)
+		oob = unix.UnixRights(int(fd))
+		sendErr = send()
 	})
 	return errors.Join(err, sendErr)
 }

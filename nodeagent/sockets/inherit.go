@@ -18,6 +18,7 @@ import (
 type inherited struct {
 	*bound        // file is zero where it isn't known
 	name   string // what it was called; "" is unknown
+	twice  bool   // it is another one again, as when a socket unit and the store have it
 }
 
 // fileAt returns which file is at path; an error where that is no socket.
@@ -68,7 +69,7 @@ func listenerOf(file *os.File) (*net.UnixListener, error) {
 // its path: the one whose file is still there, and those whose file was removed,
 // which a bind mount may still hold. It returns nil where the file is none of
 // theirs: then one is bound anew, and former go with it.
-func adopt(spec Spec, all []inherited) (s *socket, former []*bound, err error) {
+func adopt(spec Spec, all []*inherited) (s *socket, former []*bound, err error) {
 	var current *bound
 	var waiting []net.Conn
 	for _, in := range all {
@@ -90,6 +91,8 @@ func adopt(spec Spec, all []inherited) (s *socket, former []*bound, err error) {
 			}
 			in.file = file
 			current = in.bound
+		case owns:
+			in.twice = true
 		default:
 			former = append(former, in.bound)
 		}
@@ -113,7 +116,7 @@ func samePath(a, b string) bool {
 // call that works everywhere. So it connects, under a name that nobody else has,
 // and looks whether that connection comes in on the socket. Others that come in
 // before are returned: they are to be served.
-func (in inherited) owns(path string) (bool, []net.Conn, error) {
+func (in *inherited) owns(path string) (bool, []net.Conn, error) {
 	now, err := fileAt(path)
 	switch {
 	case errors.Is(err, os.ErrNotExist):

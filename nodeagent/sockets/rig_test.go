@@ -9,8 +9,11 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"strconv"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -188,5 +191,23 @@ func eventually(t *testing.T, what string, ok func() bool) {
 		if time.Now().After(end) {
 			t.Fatalf("never: %s", what)
 		}
+	}
+}
+
+// runHelper is an agent in a process of its own, which ends when it is told to.
+func runHelper(t *testing.T, cfg Config) {
+	cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	ctx, stop := signal.NotifyContext(t.Context(), syscall.SIGTERM)
+	defer stop()
+	set, err := Open(ctx, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := strconv.Itoa(os.Getpid())
+	err = set.Run(ctx, func(ctx context.Context) error {
+		return serve(ctx, set, name, func() { set.Ready("pid " + name + " serves") })
+	})
+	if err := errors.Join(err, set.Close(false)); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -100,7 +100,7 @@ func Open(ctx context.Context, cfg Config) (*Set, error) {
 }
 
 // open gets one socket, by adopting it or by binding it.
-func (s *Set) open(spec Spec, all []inherited, used map[*net.UnixListener]bool) error {
+func (s *Set) open(spec Spec, all []*inherited, used map[*net.UnixListener]bool) error {
 	sock, former, err := adopt(spec, all)
 	if err != nil {
 		return err
@@ -124,7 +124,7 @@ func (s *Set) open(spec Spec, all []inherited, used map[*net.UnixListener]bool) 
 }
 
 // drop closes what was inherited and is not used.
-func (s *Set) drop(all []inherited, used map[*net.UnixListener]bool) {
+func (s *Set) drop(all []*inherited, used map[*net.UnixListener]bool) {
 	for _, in := range all {
 		if used[in.UnixListener] {
 			continue
@@ -132,7 +132,9 @@ func (s *Set) drop(all []inherited, used map[*net.UnixListener]bool) {
 		if s.sockets[in.name] == nil {
 			s.unclaimed = append(s.unclaimed, in.name)
 		}
-		s.log.Warn("a socket that was passed on is not used", "name", in.name, "path", in.Addr())
+		if !in.twice {
+			s.log.Warn("a socket that was passed on is not used", "name", in.name, "path", in.Addr())
+		}
 		in.Close()
 	}
 }

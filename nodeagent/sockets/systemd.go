@@ -69,8 +69,8 @@ func (m manager) forget(name string) error {
 // fromManager returns the sockets that the service manager passed: those of
 // socket units and those in its store (sd_listen_fds(3)). What is no listening
 // UNIX socket is closed, and told.
-func (s *Set) fromManager() []inherited {
-	var all []inherited
+func (s *Set) fromManager() []*inherited {
+	var all []*inherited
 	for _, file := range activation.Files(true) {
 		name := file.Name()
 		l, err := listenerOf(file)
@@ -78,7 +78,7 @@ func (s *Set) fromManager() []inherited {
 			s.log.Warn("a file that the service manager passed is of no use", "name", name, "reason", err)
 			continue
 		}
-		all = append(all, inherited{bound: &bound{UnixListener: l}, name: name})
+		all = append(all, &inherited{bound: &bound{UnixListener: l}, name: name})
 	}
 	return all
 }

@@ -16,7 +16,7 @@ import (
 
 // fromAgent gets the sockets of the agent that runs on data_dir; none where there
 // is no such agent. That one goes on until [Set.lock].
-func (s *Set) fromAgent(ctx context.Context) ([]inherited, error) {
+func (s *Set) fromAgent(ctx context.Context) ([]*inherited, error) {
 	before, err := dialAgent(s.cfg.DataDir)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ECONNREFUSED) {
 		s.log.Info("no agent runs here that could be taken over from", "data_dir", s.cfg.DataDir)
@@ -48,11 +48,11 @@ func dialAgent(dir string) (l *link, err error) {
 }
 
 // sockets asks for all sockets.
-func (l *link) sockets(ctx context.Context) ([]inherited, error) {
+func (l *link) sockets(ctx context.Context) ([]*inherited, error) {
 	if err := l.send(message{Type: msgHello, Version: handOverVersion, PID: os.Getpid()}, nil); err != nil {
 		return nil, err
 	}
-	var all []inherited
+	var all []*inherited
 	for {
 		m, file, err := l.receive(ctx, replyTimeout, msgSocket, msgEnd)
 		if err != nil {
@@ -65,7 +65,7 @@ func (l *link) sockets(ctx context.Context) ([]inherited, error) {
 		if err != nil {
 			return all, fmt.Errorf("socket %s: %w", m.Name, err)
 		}
-		all = append(all, inherited{name: m.Name, bound: &bound{UnixListener: socket, file: fileID{dev: m.Dev, ino: m.Ino}}})
+		all = append(all, &inherited{name: m.Name, bound: &bound{UnixListener: socket, file: fileID{dev: m.Dev, ino: m.Ino}}})
 	}
 }
 

@@ -70,5 +70,5 @@ func (s *Set) store(name string, sock *socket) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.shared[name] = err == nil
+	s.shared[name] = s.shared[name] || err == nil
 }
