@@ -1,11 +1,13 @@
-// Package agentcli owns the verbs that talk to a node agent's sockets: fetching and watching identities, and health. They
-// speak the SPIFFE Workload API, to Lanyard's agent and to any other. It does not run an agent.
+// Package agentcli owns the verbs that talk to a node agent's sockets: as a workload, fetching and watching identities, and as
+// the node's operator, asking what the agent holds and why a process has no identity. All but "explain" work on a spire-agent,
+// too. It does not run an agent.
 package agentcli
 
 import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -24,7 +26,19 @@ func Verbs(env *cli.Env) []*cobra.Command {
 	validate.AddCommand(validateJWT(env))
 	api := &cobra.Command{Use: "api", Short: "Be a workload: fetch, watch and validate identities"}
 	api.AddCommand(fetch, watch(env), validate)
-	return []*cobra.Command{api, healthcheck(env)}
+	return []*cobra.Command{
+		api,
+		group("logger", "See and change the agent's log level", loggerGet(env), loggerSet(env), loggerReset(env)),
+		group("debug", "Look into a running agent", debugGetInfo(env)),
+		healthcheck(env),
+		cli.ExitLikeLanyard(explainVerb(env)),
+	}
+}
+
+func group(name, short string, verbs ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{Use: name, Short: short}
+	c.AddCommand(verbs...)
+	return c
 }
 
 // verb is one that calls the agent's public socket.
@@ -38,15 +52,22 @@ func newVerb(env *cli.Env, name, short string) *verb {
 	v := &verb{Command: &cobra.Command{Use: name + " [flags]", Short: short, DisableFlagsInUseLine: true}, env: env}
 	fs := v.Flags()
 	fs.SortFlags = false
-	fs.StringVar(&v.socket.Path, "socketPath", "", "`PATH` of the agent's socket (default $SPIFFE_ENDPOINT_SOCKET, else "+env.WorkloadSocket()+")")
+	fs.StringVar(&v.socket.Path, "socketPath", "", "`PATH` of the agent's socket (default $SPIRE_AGENT_PUBLIC_SOCKET or $SPIFFE_ENDPOINT_SOCKET, else "+env.WorkloadSocket()+")")
 	fs.StringVar(&v.socket.Instance, "instance", "", "`NAME` to fill in for %i in $SPIRE_AGENT_PUBLIC_SOCKET_TEMPLATE")
 	return v
 }
 
-// path is the socket to dial.
+// path is the socket to dial. spire-agent's own variable goes before the standard's.
 func (v *verb) path() (string, error) {
-	return v.socket.Resolve(v.env, "SPIRE_AGENT_PUBLIC_SOCKET_TEMPLATE", "SPIFFE_ENDPOINT_SOCKET", v.env.WorkloadSocket())
+	from := "SPIFFE_ENDPOINT_SOCKET"
+	if v.env.Getenv(spireSocket) != "" {
+		from = spireSocket
+	}
+	return v.socket.Resolve(v.env, spireSocket+"_TEMPLATE", from, v.env.WorkloadSocket())
 }
+
+// spireSocket is the variable that spire-agent's verbs take the socket from.
+const spireSocket = "SPIRE_AGENT_PUBLIC_SOCKET"
 
 // connect dials the agent.
 func (v *verb) connect() (*grpc.ClientConn, error) {
@@ -83,11 +104,20 @@ func healthcheck(env *cli.Env) *cobra.Command {
 			defer cc.Close()
 			err = h.Check(v.Context(), env, cc, "agent")
 		}
-		if err != nil {
-			return fmt.Errorf("agent is unhealthy: %w", err)
+		switch {
+		case err == nil:
+			fmt.Fprintln(env.Stdout, "Agent is healthy.")
+			return nil
+		case env.Dialect == cli.SPIREAgent:
+			// Probes look for its words, whatever is wrong.
+			text := "unable to determine health"
+			if strings.HasPrefix(err.Error(), "agent returned") {
+				text = err.Error()
+			}
+			fmt.Fprintf(env.Stderr, "Agent is unhealthy: %s\n", text)
+			return cli.Printed()
 		}
-		fmt.Fprintln(env.Stdout, "Agent is healthy.")
-		return nil
+		return fmt.Errorf("agent is unhealthy: %w", err)
 	}
 	return v.Command
 }

@@ -30,7 +30,7 @@ func fetchX509(env *cli.Env, name string) *cobra.Command {
 	v.Flags().DurationVar(&timeout, "timeout", timeout, "how long to wait for the answer; 0 is for ever")
 	v.Flags().StringVar(&dir, "write", "", "write svid.N.pem, svid.N.key (0600), bundle.N.pem and federated_bundle.N.M.pem into `DIR`")
 	v.Flags().BoolVar(&silent, "silent", false, "print nothing on standard output")
-	v.RunE = func(*cobra.Command, []string) error {
+	v.RunE = spireErrors(env, "", func() error {
 		stdout := env.Stdout
 		if silent {
 			stdout = io.Discard
@@ -57,7 +57,7 @@ func fetchX509(env *cli.Env, name string) *cobra.Command {
 			stdout = io.Discard
 		}
 		return cli.WriteFiles(stdout, artifacts(dir, svids)...)
-	}
+	})
 	return v.Command
 }
 

@@ -35,7 +35,7 @@ func fetchJWT(env *cli.Env) *cobra.Command {
 	var out cli.Output
 	out.AddFlag(v.Flags())
 	cli.Alias(v.Flags(), "output", "format")
-	v.RunE = func(*cobra.Command, []string) error {
+	v.RunE = spireErrors(env, "", func() error {
 		if audience == "" {
 			return errors.New("audience must be specified")
 		}
@@ -58,7 +58,7 @@ func fetchJWT(env *cli.Env) *cobra.Command {
 			return out.Proto(env.Stdout, svids, func(w io.Writer) { printJWTs(w, svids, bundles) })
 		}
 		return printBothJWT(env.Stdout, &out, svids, bundles)
-	}
+	})
 	return v.Command
 }
 
@@ -113,7 +113,7 @@ func validateJWT(env *cli.Env) *cobra.Command {
 	v.Flags().DurationVar(&timeout, "timeout", timeout, "how long to wait for the answer; 0 is for ever")
 	var out cli.Output
 	out.AddFlag(v.Flags())
-	v.RunE = func(*cobra.Command, []string) error {
+	v.RunE = spireErrors(env, "", func() error {
 		switch {
 		case audience == "":
 			return errors.New("audience must be specified")
@@ -147,6 +147,6 @@ func validateJWT(env *cli.Env) *cobra.Command {
 		return out.Proto(env.Stdout, resp, func(w io.Writer) {
 			fmt.Fprintf(w, "SVID is valid.\nSPIFFE ID : %s\nClaims    : %s\n", resp.SpiffeId, claims)
 		})
-	}
+	})
 	return v.Command
 }
