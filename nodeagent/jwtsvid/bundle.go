@@ -47,6 +47,15 @@ func NewBundle(td spiffeid.TrustDomain, keys ...Key) *Bundle {
 // TrustDomain returns whose keys they are.
 func (b *Bundle) TrustDomain() spiffeid.TrustDomain { return b.td }
 
+// Keys returns the keys, by ID; of a nil bundle none. They are shared and must not
+// be changed.
+func (b *Bundle) Keys() []Key {
+	if b == nil {
+		return nil
+	}
+	return b.keys
+}
+
 // Equal reports whether both have the same keys; either may be nil.
 func (b *Bundle) Equal(other *Bundle) bool {
 	if b == nil || other == nil || b == other {
