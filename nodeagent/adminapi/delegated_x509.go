@@ -2,6 +2,7 @@ package adminapi
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -43,8 +44,11 @@ func (s *delegatedService) SubscribeToX509SVIDs(req *delegatedidentityv1.Subscri
 		Again:     s.delegates.authorize,
 		Subscribe: s.deps.Cache.Subscribe,
 		Next:      (*svidcache.Subscription).Answer,
-		Without: func(incomplete bool) (*svidcache.Answer, <-chan struct{}, error) {
-			if incomplete {
+		Without: func(reason error, incomplete bool) (*svidcache.Answer, <-chan struct{}, error) {
+			switch {
+			case errors.Is(reason, svidcache.ErrNotSynced):
+				return nil, nil, reason
+			case incomplete:
 				return nil, nil, s.delegates.notAttested(ctx, subject.who.Result().Incomplete())
 			}
 			return none, nil, nil

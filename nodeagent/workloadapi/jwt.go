@@ -122,7 +122,7 @@ func (s *Service) FetchJWTBundles(_ *workloadpb.JWTBundlesRequest, stream grpc.S
 		},
 	}
 	if s.cfg.AllowUnauthenticatedVerifiers {
-		feed.Without = func(bool) (*svidcache.JWTBundles, <-chan struct{}, error) {
+		feed.Without = func(error, bool) (*svidcache.JWTBundles, <-chan struct{}, error) {
 			_, b, changed, err := s.cfg.Cache.OwnBundles()
 			return b, changed, err
 		}

@@ -127,7 +127,7 @@ func (s *Service) FetchX509Bundles(_ *workloadpb.X509BundlesRequest, stream grpc
 		},
 	}
 	if s.cfg.AllowUnauthenticatedVerifiers {
-		feed.Without = func(bool) (*svidcache.Bundles, <-chan struct{}, error) {
+		feed.Without = func(error, bool) (*svidcache.Bundles, <-chan struct{}, error) {
 			b, _, changed, err := s.cfg.Cache.OwnBundles()
 			return b, changed, err
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -80,11 +81,11 @@ func (v *adminVerb) call(f func(ctx context.Context, cc *grpc.ClientConn) error)
 	}
 	defer cc.Close()
 	err = f(v.Context(), cc)
-	switch status.Code(err) {
-	case codes.PermissionDenied:
+	switch text := status.Convert(err).Message(); {
+	case status.Code(err) == codes.PermissionDenied:
 		return cli.Hint(cli.RPCError(err), "use sudo, or become the user that runs the agent")
-	case codes.Unimplemented:
-		return cli.Hint(cli.RPCError(err), "is %s the admin socket of a Lanyard agent? What answers there has no such call", path)
+	case status.Code(err) == codes.Unimplemented && strings.HasPrefix(text, "unknown "):
+		return cli.Hint(cli.RPCError(err), "%s is not the admin socket of a Lanyard agent: what answers there has no such call", path)
 	}
 	return err
 }

@@ -108,16 +108,16 @@ func healthcheck(env *cli.Env) *cobra.Command {
 		case err == nil:
 			fmt.Fprintln(env.Stdout, "Agent is healthy.")
 			return nil
-		case env.Dialect == cli.SPIREAgent:
-			// Probes look for its words, whatever is wrong.
-			text := "unable to determine health"
-			if strings.HasPrefix(err.Error(), "agent returned") {
-				text = err.Error()
-			}
-			fmt.Fprintf(env.Stderr, "Agent is unhealthy: %s\n", text)
-			return cli.Printed()
+		case env.Dialect != cli.SPIREAgent:
+			return fmt.Errorf("agent is unhealthy: %w", err)
 		}
-		return fmt.Errorf("agent is unhealthy: %w", err)
+		// Probes look for spire-agent's words, whatever is wrong.
+		text := "unable to determine health"
+		if strings.HasPrefix(err.Error(), "agent returned") {
+			text = err.Error()
+		}
+		fmt.Fprintf(env.Stderr, "Agent is unhealthy: %s\n", text)
+		return errors.Join(cli.Printed(), err)
 	}
 	return v.Command
 }

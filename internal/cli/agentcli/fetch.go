@@ -53,8 +53,11 @@ func fetchX509(env *cli.Env, name string) *cobra.Command {
 		if err := out.Proto(stdout, resp, func(w io.Writer) { printSVIDs(w, svids, took) }); err != nil || dir == "" {
 			return err
 		}
-		if out.JSON() {
+		switch {
+		case out.JSON():
 			stdout = io.Discard
+		case env.Dialect == cli.SPIREAgent:
+			stdout = env.Stdout // it tells of files even if it is to be silent
 		}
 		return cli.WriteFiles(stdout, artifacts(dir, svids)...)
 	})

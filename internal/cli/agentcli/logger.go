@@ -2,6 +2,7 @@ package agentcli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -40,10 +41,16 @@ func loggerSet(env *cli.Env) *cobra.Command {
 	v.Flags().StringVar(&level, "level", "", "`"+strings.Join(levels(), "|")+"`")
 	send := v.RunE
 	v.RunE = func(cmd *cobra.Command, args []string) error {
-		if _, err := parseLevel(level); err != nil {
-			return err
+		_, err := parseLevel(level)
+		switch spire := env.Dialect == cli.SPIREAgent; {
+		case err == nil:
+			return send(cmd, args)
+		case spire && level == "":
+			return errors.New("a value (-level) must be set")
+		case spire:
+			return fmt.Errorf("the value %q is not a valid setting", level)
 		}
-		return send(cmd, args)
+		return err
 	}
 	return v.Command
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
+	"github.com/lanyard-mtls/lanyard/internal/cli"
 	"github.com/lanyard-mtls/lanyard/internal/workload"
 )
 
@@ -66,11 +67,19 @@ func parse(resp *workloadpb.X509SVIDResponse) ([]*svid, error) {
 	return svids, nil
 }
 
-// fromContext is parse for what is parsed already; the keys stay behind.
-func fromContext(c *workload.X509Context) []*svid {
+// fromContext is parse for what is parsed already; the keys stay behind. spire-agent's watch has the bare names of trust
+// domains, and no hints.
+func fromContext(env *cli.Env, c *workload.X509Context) []*svid {
+	name := spiffeid.TrustDomain.IDString
+	if env.Dialect == cli.SPIREAgent {
+		name = spiffeid.TrustDomain.Name
+	}
 	var svids []*svid
 	for _, s := range c.SVIDs {
-		one := &svid{id: s.ID.String(), hint: s.Hint, chain: s.Certificates}
+		one := &svid{id: s.ID.String(), chain: s.Certificates}
+		if env.Dialect != cli.SPIREAgent {
+			one.hint = s.Hint
+		}
 		domains := slices.SortedFunc(maps.Keys(c.Bundles), spiffeid.TrustDomain.Compare)
 		for _, td := range domains {
 			certs := c.Bundles[td].X509Authorities()
@@ -78,7 +87,7 @@ func fromContext(c *workload.X509Context) []*svid {
 				one.bundle = certs
 				continue
 			}
-			one.federated = append(one.federated, federated{td.IDString(), certs})
+			one.federated = append(one.federated, federated{name(td), certs})
 		}
 		svids = append(svids, one)
 	}

@@ -41,7 +41,7 @@ func show(ctx context.Context, env *cli.Env, client *workload.Client) {
 		state, changed := client.Observe()
 		if state.Context != nil && state.Version != seen {
 			seen, told = state.Version, ""
-			printSVIDs(env.Stdout, fromContext(state.Context), time.Since(last))
+			printSVIDs(env.Stdout, fromContext(env, state.Context), time.Since(last))
 			last = time.Now()
 		}
 		if state.Err != nil {

@@ -44,7 +44,7 @@ func (c Case) Notes(a Agent) []string {
 	}
 	for _, m := range c.Entries.Matches {
 		if p := m.Entry.ParentID; !a.ID.IsZero() && !p.IsZero() && p != a.ID {
-			notes = append(notes, fmt.Sprintf("entry %s is not this agent's own: it came by the parent ID %s, which every agent (or entry) that has that ID shares", m.Entry.ID, p))
+			notes = append(notes, fmt.Sprintf("entry %s has the parent ID %s, which is not the agent's own: other agents may have it, too", m.Entry.ID, p))
 		}
 	}
 	return notes

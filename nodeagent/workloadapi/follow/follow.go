@@ -24,10 +24,10 @@ type Feed[T any] struct {
 	Subscribe func(svidcache.Caller) *svidcache.Subscription
 	// Next is one of the methods of a subscription.
 	Next func(*svidcache.Subscription, context.Context) (*T, error)
-	// Without returns what is sent while there is no identity, and what is closed
-	// when that changes, nil if it never does. incomplete is the standing's. nil:
-	// the stream ends with [svidcache.ErrNoIdentity].
-	Without func(incomplete bool) (*T, <-chan struct{}, error)
+	// Without returns what is sent while there is no identity, for the reason that
+	// the cache gives, and what is closed when that changes, nil if it never does.
+	// incomplete is the standing's. nil: the stream ends with the reason.
+	Without func(reason error, incomplete bool) (*T, <-chan struct{}, error)
 	Send    func(*T) error
 }
 
@@ -116,8 +116,8 @@ func (s *stream[T]) wait(ctx context.Context) (_ *T, retry bool, _ error) {
 		defer cancel()
 	}
 	v, err := s.feed.Next(s.sub, inner)
-	if errors.Is(err, svidcache.ErrNoIdentity) {
-		v, err = s.waitWithout(inner)
+	if s.none(err) {
+		v, err = s.waitWithout(inner, err)
 	} else {
 		s.without = false
 	}
@@ -127,16 +127,22 @@ func (s *stream[T]) wait(ctx context.Context) (_ *T, retry bool, _ error) {
 	return v, false, err
 }
 
+// none reports whether err says that there is no identity. Bundles that were kept
+// are for anyone before the issuer has said who there is.
+func (s *stream[T]) none(err error) bool {
+	return errors.Is(err, svidcache.ErrNoIdentity) || s.feed.Without != nil && errors.Is(err, svidcache.ErrNotSynced)
+}
+
 // waitWithout is wait while there is no identity. A process that had one, and may
 // have it still as far as is known, keeps what it was given.
-func (s *stream[T]) waitWithout(ctx context.Context) (*T, error) {
+func (s *stream[T]) waitWithout(ctx context.Context, reason error) (*T, error) {
 	keeps := s.who.Incomplete() && s.last != nil && !s.without
 	if s.feed.Without == nil && !keeps {
-		return nil, svidcache.ErrNoIdentity
+		return nil, reason
 	}
 	for {
 		if s.feed.Without != nil && !keeps && (!s.without || closed(s.changed)) {
-			v, changed, err := s.feed.Without(s.who.Incomplete())
+			v, changed, err := s.feed.Without(reason, s.who.Incomplete())
 			s.without, s.changed = true, changed
 			return v, err
 		}
@@ -150,10 +156,12 @@ func (s *stream[T]) waitWithout(ctx context.Context) (*T, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		if v, err := s.feed.Next(s.sub, ctx); !errors.Is(err, svidcache.ErrNoIdentity) {
+		v, err := s.feed.Next(s.sub, ctx)
+		if !s.none(err) {
 			s.without = false
 			return v, err
 		}
+		reason = err
 	}
 }
 
