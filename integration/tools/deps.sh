@@ -153,6 +153,12 @@ postgres() {
 	debian postgresql || skip postgres "$why"
 }
 
+# docker is a daemon that tests start for themselves; the machine's own, if it has one, stays as it is.
+docker() {
+	if have dockerd && have docker && have runc; then return 0; fi
+	debian docker.io || skip docker "$why"
+}
+
 install() {
 	case $1 in
 	gcc) binary gcc gcc libc6-dev ;;
@@ -169,9 +175,10 @@ install() {
 	strace) binary strace strace ;;
 	systemd) have_all /usr/lib/systemd/systemd /usr/bin/dbus-daemon || debian systemd dbus || skip systemd "$why" ;;
 	kubelet) have_all /usr/bin/containerd /usr/sbin/runc /usr/lib/cni/bridge || debian containerd runc containernetworking-plugins iptables || skip kubelet "$why" ;;
-	programs) for one in redis postgres nginx wrk rsync nc strace systemd; do install $one; done ;;
+	docker) docker ;;
+	programs) for one in redis postgres nginx wrk rsync nc strace systemd docker; do install $one; done ;;
 	*)
-		printf 'deps.sh: unknown name %s: one of gcc, curl, envoy, python, java, programs, redis, postgres, nginx, wrk, rsync, nc, strace, systemd, kubelet\n' "$1" >&2
+		printf 'deps.sh: unknown name %s: one of gcc, curl, envoy, python, java, programs, redis, postgres, nginx, wrk, rsync, nc, strace, systemd, docker, kubelet\n' "$1" >&2
 		exit 2
 		;;
 	esac
