@@ -153,8 +153,8 @@ postgres() {
 	debian postgresql || skip postgres "$why"
 }
 
-# docker is a daemon that tests start for themselves; the machine's own, if it has one, stays as it is.
-docker() {
+# docker_engine is a daemon that tests start for themselves; the machine's own, if it has one, stays as it is.
+docker_engine() {
 	if have dockerd && have docker && have runc; then return 0; fi
 	debian docker.io || skip docker "$why"
 }
@@ -175,7 +175,7 @@ install() {
 	strace) binary strace strace ;;
 	systemd) have_all /usr/lib/systemd/systemd /usr/bin/dbus-daemon || debian systemd dbus || skip systemd "$why" ;;
 	kubelet) have_all /usr/bin/containerd /usr/sbin/runc /usr/lib/cni/bridge || debian containerd runc containernetworking-plugins iptables || skip kubelet "$why" ;;
-	docker) docker ;;
+	docker) docker_engine ;;
 	programs) for one in redis postgres nginx wrk rsync nc strace systemd docker; do install $one; done ;;
 	*)
 		printf 'deps.sh: unknown name %s: one of gcc, curl, envoy, python, java, programs, redis, postgres, nginx, wrk, rsync, nc, strace, systemd, docker, kubelet\n' "$1" >&2
