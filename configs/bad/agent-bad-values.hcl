@@ -6,6 +6,9 @@ agent {
   sds                = "default"
   experimental {
     sync_interval = "5 seconds"
+    ratelimit {
+      fetch_wit_svid = 3
+    }
   }
 }
 plugins {
@@ -15,6 +18,8 @@ plugins {
     }
   }
   WorkloadAttestor "k8s" {
-    plugin_data {}
+    plugin_data {
+      poll_retry_interval = 5
+    }
   }
 }

@@ -1,6 +1,7 @@
 package agentcmd
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -8,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/lanyard-mtls/lanyard/cmd/internal/spireconf"
 	"github.com/lanyard-mtls/lanyard/internal/cli"
 	"github.com/lanyard-mtls/lanyard/internal/hclconf"
 	"github.com/lanyard-mtls/lanyard/internal/nodeattest"
@@ -15,80 +17,59 @@ import (
 	"github.com/lanyard-mtls/lanyard/nodeagent/upstream/attest"
 )
 
-// x509popData, k8sPSATData and joinKeyData are the configurations of node attestors: SPIRE's, and the last our own.
-type x509popData struct {
-	PrivateKeyPath       string `hcl:"private_key_path,optional"`
-	CertificatePath      string `hcl:"certificate_path,optional"`
-	IntermediatesPath    string `hcl:"intermediates_path,optional"`
-	SPIFFEEndpointSocket string `hcl:"spiffe_endpoint_socket,optional"`
-}
-
-type k8sPSATData struct {
-	Cluster   string `hcl:"cluster,optional"`
-	TokenPath string `hcl:"token_path,optional"`
-}
-
-type joinKeyData struct {
-	TokenFile string `hcl:"token_file,optional"`
-}
-
 // chosenAttestor is what the file says of how the agent joins.
 type chosenAttestor struct {
 	name    string // "" is join_token
 	x509pop attest.X509POP
 	psat    attest.K8sPSAT
 	joinKey joinKeyData
+	// tokenFault tells what is wrong with join_key's token_file.
+	tokenFault func(error)
 }
 
-// nodeAttestor reads the one NodeAttestor block there may be.
-func (p *pluginsBlock) nodeAttestor(f *hclconf.File) (c chosenAttestor) {
-	for i, b := range p.NodeAttestor {
-		if i > 0 {
-			f.Errorf(b.At, "plugins.NodeAttestor %q: there is one already, %q: keep one", b.Name, c.name)
-			continue
-		}
-		c.name = b.Name
-		switch b.Name {
-		case nodeattest.JoinToken:
-			f.DecodeBody(b.Data, &struct{}{})
-		case nodeattest.JoinKey:
-			f.DecodeBody(b.Data, &c.joinKey)
-		case nodeattest.X509POP:
-			c.x509pop = b.x509pop(f)
-		case nodeattest.K8sPSAT:
-			var data k8sPSATData
-			f.DecodeBody(b.Data, &data)
-			if data.Cluster == "" {
-				f.Errorf(b.At, "plugins.NodeAttestor %q: cluster is missing: the name that the issuer knows this cluster by", b.Name)
-			}
-			if data.TokenPath == "" {
-				data.TokenPath = attest.DefaultTokenPath
-			}
-			c.psat = attest.K8sPSAT(data)
-		default:
-			f.Errorf(b.At, "plugins.NodeAttestor %q: known to SPIRE, not supported yet; write join_token, join_key, x509pop or k8s_psat", b.Name)
-		}
-	}
-	return c
+func (ps *plugins) joinToken(p *spireconf.Plugin) {
+	p.Decode(&struct{}{})
+	ps.node.name = p.Name
 }
 
-func (b pluginBlock) x509pop(f *hclconf.File) attest.X509POP {
+func (ps *plugins) joinKey(p *spireconf.Plugin) {
+	p.Decode(&ps.node.joinKey)
+	ps.node.name = p.Name
+	ps.node.tokenFault = func(err error) { p.Errorf("token_file", "%v", err) }
+}
+
+func (ps *plugins) x509pop(p *spireconf.Plugin) {
 	var data x509popData
-	f.DecodeBody(b.Data, &data)
+	ps.node.name = p.Name
+	if !p.Decode(&data) {
+		return
+	}
 	if data.SPIFFEEndpointSocket == "" {
 		if data.PrivateKeyPath == "" {
-			f.Errorf(b.At, "plugins.NodeAttestor %q: private_key_path is missing", b.Name)
+			p.Errorf("private_key_path", "is missing: name the PEM file of the node's private key")
 		}
 		if data.CertificatePath == "" {
-			f.Errorf(b.At, "plugins.NodeAttestor %q: certificate_path is missing", b.Name)
+			p.Errorf("certificate_path", "is missing: name the PEM file of the node's certificate")
 		}
 	} else if !strings.Contains(data.SPIFFEEndpointSocket, ":") {
 		data.SPIFFEEndpointSocket = "unix://" + data.SPIFFEEndpointSocket
 	}
-	return attest.X509POP{
+	ps.node.x509pop = attest.X509POP{
 		PrivateKeyPath: data.PrivateKeyPath, CertificatePath: data.CertificatePath, IntermediatesPath: data.IntermediatesPath,
 		EndpointSocket: data.SPIFFEEndpointSocket,
 	}
+}
+
+func (ps *plugins) k8sPSAT(p *spireconf.Plugin) {
+	var data k8sPSATData
+	ps.node.name = p.Name
+	if !p.Decode(&data) {
+		return
+	}
+	if data.Cluster == "" {
+		p.Errorf("cluster", "is missing: the name that the issuer knows this cluster by")
+	}
+	ps.node.psat = attest.K8sPSAT{Cluster: data.Cluster, TokenPath: cmp.Or(data.TokenPath, attest.DefaultTokenPath)}
 }
 
 // attestor returns what the agent joins with. A join token goes before x509pop and k8s_psat, as in SPIRE.
@@ -142,7 +123,9 @@ func (f *flags) token(env *cli.Env, conf *hclconf.File, b *agentBlock, c chosenA
 		conf.Check("agent.join_token_file", checkToken(b.JoinTokenFile, c.name, dataDir))
 		return attest.Token{File: b.JoinTokenFile}, nil
 	case c.joinKey.TokenFile != "":
-		conf.Check("plugins.NodeAttestor.join_key.plugin_data.token_file", checkToken(c.joinKey.TokenFile, c.name, dataDir))
+		if err := checkToken(c.joinKey.TokenFile, c.name, dataDir); err != nil {
+			c.tokenFault(err)
+		}
 		return attest.Token{File: c.joinKey.TokenFile}, nil
 	}
 	return attest.Token{}, nil

@@ -36,7 +36,7 @@ func attestorOf(t *testing.T, plugins, stdin string, args ...string) (upstream.A
 	if err := cmd.ParseFlags(append([]string{"--config", conf}, args...)); err != nil {
 		t.Fatal(err)
 	}
-	s, err := f.settings(env)
+	s, err := f.settings(t.Context(), env)
 	return s.agent.Attestor, err
 }
 

@@ -1,49 +1,78 @@
 package agentcmd
 
 import (
-	"path/filepath"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"github.com/lanyard-mtls/lanyard/cmd/internal/spireconf"
 	"github.com/lanyard-mtls/lanyard/internal/hclconf"
 )
 
-// file is the agent's configuration file: SPIRE's agent.conf as far as Lanyard does it, and all its other keys by name.
+// file is the agent's configuration file: all of SPIRE's agent.conf, and what Lanyard adds to its agent {}: server_addresses
+// and socket.
 type file struct {
-	Agent   *agentBlock   `hcl:"agent,block"`
-	Plugins *pluginsBlock `hcl:"plugins,block"`
-
-	_ hclconf.NotYet `names:"telemetry health_checks"`
+	Agent        *agentBlock             `hcl:"agent,block"`
+	Plugins      *pluginsBlock           `hcl:"plugins,block"`
+	Telemetry    *spireconf.Telemetry    `hcl:"telemetry,block"`
+	HealthChecks *spireconf.HealthChecks `hcl:"health_checks,block"`
 }
 
 type agentBlock struct {
-	TrustDomain       spiffeid.TrustDomain `hcl:"trust_domain,optional"`
-	DataDir           string               `hcl:"data_dir,optional"`
-	ServerAddress     string               `hcl:"server_address,optional"`
-	ServerPort        *int                 `hcl:"server_port,optional"`
-	SocketPath        string               `hcl:"socket_path,optional"`
-	AdminSocketPath   string               `hcl:"admin_socket_path,optional"`
-	JoinToken         string               `hcl:"join_token,optional"`
-	JoinTokenFile     string               `hcl:"join_token_file,optional"`
-	TrustBundlePath   string               `hcl:"trust_bundle_path,optional"`
-	InsecureBootstrap bool                 `hcl:"insecure_bootstrap,optional"`
-	KeyType           string               `hcl:"workload_x509_svid_key_type,optional"`
-	X509CacheMaxSize  int                  `hcl:"x509_svid_cache_max_size,optional"`
-	JWTCacheMaxSize   int                  `hcl:"jwt_svid_cache_max_size,optional"`
-	ForeignJWTClaims  []string             `hcl:"allowed_foreign_jwt_claims,optional"`
-	SDS               *sdsBlock            `hcl:"sds,block"`
-	Experimental      *experimentalBlock   `hcl:"experimental,block"`
+	TrustDomain     spiffeid.TrustDomain `hcl:"trust_domain,optional"`
+	DataDir         string               `hcl:"data_dir,optional"`
+	ServerAddress   string               `hcl:"server_address,optional"`
+	ServerPort      *int                 `hcl:"server_port,optional"`
+	ServerAddresses []string             `hcl:"server_addresses,optional"`
+	SocketPath      string               `hcl:"socket_path,optional"`
+	AdminSocketPath string               `hcl:"admin_socket_path,optional"`
+	Sockets         []socketBlock        `hcl:"socket,block"`
+	JoinToken       string               `hcl:"join_token,optional"`
+	JoinTokenFile   string               `hcl:"join_token_file,optional"`
 
-	LogFile           string `hcl:"log_file,optional"`
-	LogLevel          string `hcl:"log_level,optional"`
-	LogFormat         string `hcl:"log_format,optional"`
-	LogSourceLocation bool   `hcl:"log_source_location,optional"`
+	TrustBundlePath        string        `hcl:"trust_bundle_path,optional"`
+	TrustBundleURL         string        `hcl:"trust_bundle_url,optional"`
+	TrustBundleUnixSocket  string        `hcl:"trust_bundle_unix_socket,optional"`
+	TrustBundleWorkloadAPI string        `hcl:"trust_bundle_spiffe_workload_api,optional"`
+	TrustBundleFormat      string        `hcl:"trust_bundle_format,optional"`
+	InsecureBootstrap      bool          `hcl:"insecure_bootstrap,optional"`
+	RebootstrapMode        string        `hcl:"rebootstrap_mode,optional"`
+	RebootstrapDelay       time.Duration `hcl:"rebootstrap_delay,optional"`
 
-	_ hclconf.NotYet `names:"trust_bundle_url trust_bundle_unix_socket trust_bundle_spiffe_workload_api trust_bundle_format"`
-	_ hclconf.NotYet `names:"rebootstrap_mode rebootstrap_delay availability_target authorized_delegates"`
-	_ hclconf.NotYet `names:"allow_unauthenticated_verifiers disable_workload_api disable_sds_api log_selectors"`
-	_ hclconf.NotYet `names:"profiling_enabled profiling_port profiling_freq profiling_names"`
+	KeyType            string        `hcl:"workload_x509_svid_key_type,optional"`
+	AvailabilityTarget time.Duration `hcl:"availability_target,optional"`
+	X509CacheMaxSize   int           `hcl:"x509_svid_cache_max_size,optional"`
+	JWTCacheMaxSize    int           `hcl:"jwt_svid_cache_max_size,optional"`
+
+	AuthorizedDelegates           []spiffeid.ID `hcl:"authorized_delegates,optional"`
+	AllowUnauthenticatedVerifiers bool          `hcl:"allow_unauthenticated_verifiers,optional"`
+	ForeignJWTClaims              []string      `hcl:"allowed_foreign_jwt_claims,optional"`
+	DisableWorkloadAPI            bool          `hcl:"disable_workload_api,optional"`
+	DisableSDSAPI                 bool          `hcl:"disable_sds_api,optional"`
+	SDS                           *sdsBlock     `hcl:"sds,block"`
+
+	LogFile           string   `hcl:"log_file,optional"`
+	LogLevel          string   `hcl:"log_level,optional"`
+	LogFormat         string   `hcl:"log_format,optional"`
+	LogSourceLocation bool     `hcl:"log_source_location,optional"`
+	LogSelectors      []string `hcl:"log_selectors,optional"`
+	ProfilingEnabled  bool     `hcl:"profiling_enabled,optional"`
+	ProfilingPort     int      `hcl:"profiling_port,optional"`
+	ProfilingFreq     int      `hcl:"profiling_freq,optional"`
+	ProfilingNames    []string `hcl:"profiling_names,optional"`
+
+	Experimental *experimentalBlock `hcl:"experimental,block"`
+}
+
+// socketBlock is a socket for some workload alone. SPIRE has none.
+type socketBlock struct {
+	Name  string `hcl:"name,label,quoted"`
+	At    hclconf.Pos
+	Path  string `hcl:"path,optional"`
+	Mode  string `hcl:"mode,optional"`
+	User  string `hcl:"user,optional"`
+	Group string `hcl:"group,optional"`
+	Only  bool   `hcl:"only,optional"`
 }
 
 type sdsBlock struct {
@@ -54,67 +83,40 @@ type sdsBlock struct {
 }
 
 type experimentalBlock struct {
-	SyncInterval time.Duration `hcl:"sync_interval,optional"`
+	SyncInterval             time.Duration   `hcl:"sync_interval,optional"`
+	JWTSVIDCacheHitTimeout   time.Duration   `hcl:"jwt_svid_cache_hit_timeout,optional"`
+	UseSyncAuthorizedEntries *bool           `hcl:"use_sync_authorized_entries,optional"`
+	RequirePQKEM             bool            `hcl:"require_pq_kem,optional"`
+	RateLimit                *rateLimitBlock `hcl:"ratelimit,block"`
+	FeatureFlags             []string        `hcl:"feature_flags,optional"`
 
-	_ hclconf.NotYet `names:"jwt_svid_cache_hit_timeout use_sync_authorized_entries require_pq_kem ratelimit broker feature_flags"`
-	_ hclconf.NotYet `names:"named_pipe_name admin_named_pipe_name" instead:"there is no Windows agent"`
+	_ hclconf.NotYet `names:"broker" instead:"who hands identities to others has them by the delegated identity API, authorized_delegates"`
+	_ hclconf.NotYet `names:"named_pipe_name" instead:"it is for Windows: the Workload API's socket is socket_path"`
+	_ hclconf.NotYet `names:"admin_named_pipe_name" instead:"it is for Windows: the admin socket is admin_socket_path"`
 }
 
-type pluginsBlock struct {
-	KeyManager       []pluginBlock `hcl:"KeyManager,block"`
-	NodeAttestor     []pluginBlock `hcl:"NodeAttestor,block"`
-	WorkloadAttestor []pluginBlock `hcl:"WorkloadAttestor,block"`
-
-	_ hclconf.NotYet `names:"SVIDStore"`
+type rateLimitBlock struct {
+	FetchX509SVID    int `hcl:"fetch_x509_svid,optional"`
+	FetchJWTSVID     int `hcl:"fetch_jwt_svid,optional"`
+	FetchX509Bundles int `hcl:"fetch_x509_bundles,optional"`
+	FetchJWTBundles  int `hcl:"fetch_jwt_bundles,optional"`
+	StreamSecrets    int `hcl:"stream_secrets,optional"`
+	FetchSecrets     int `hcl:"fetch_secrets,optional"`
 }
 
-type pluginBlock struct {
-	Name string `hcl:"name,label"`
-	At   hclconf.Pos
-	Data *hclconf.Body `hcl:"plugin_data,block"`
-
-	_ hclconf.NotYet `names:"plugin_cmd plugin_args plugin_checksum plugin_data_file enabled"`
-}
-
-type diskData struct {
-	Directory string `hcl:"directory,optional"`
-}
-
-// unixData is the configuration of the workload attestor "unix".
-type unixData struct {
-	DiscoverWorkloadPath bool  `hcl:"discover_workload_path,optional"`
-	WorkloadSizeLimit    int64 `hcl:"workload_size_limit,optional"`
-}
-
-// check accepts the plugins whose work Lanyard does, with the settings it does it with, and gives the attestors'.
-func (p *pluginsBlock) check(f *hclconf.File, dataDir string) (unix unixData, node chosenAttestor) {
-	if p == nil {
-		return unix, node
+// limits are the block's, by their keys, but for those that are off.
+func (b *rateLimitBlock) limits() map[string]int {
+	if b == nil {
+		return nil
 	}
-	for _, b := range p.KeyManager {
-		if b.Name != "disk" {
-			f.Errorf(b.At, "plugins.KeyManager %q: known to SPIRE, not supported yet; write KeyManager \"disk\", or remove it: keys are kept in data_dir", b.Name)
-			continue
-		}
-		var data diskData
-		f.DecodeBody(b.Data, &data)
-		if data.Directory != "" && !samePath(data.Directory, dataDir) {
-			f.Errorf(f.At("plugins.KeyManager.disk.plugin_data.directory"), "plugins.KeyManager.disk.plugin_data.directory %s: keys are kept in data_dir, %s; write that, or remove it", data.Directory, dataDir)
+	limits := map[string]int{}
+	for key, n := range map[string]int{
+		"fetch_x509_svid": b.FetchX509SVID, "fetch_jwt_svid": b.FetchJWTSVID, "fetch_x509_bundles": b.FetchX509Bundles,
+		"fetch_jwt_bundles": b.FetchJWTBundles, "stream_secrets": b.StreamSecrets, "fetch_secrets": b.FetchSecrets,
+	} {
+		if n != 0 {
+			limits[key] = n
 		}
 	}
-	node = p.nodeAttestor(f)
-	for _, b := range p.WorkloadAttestor {
-		if b.Name != "unix" {
-			f.Errorf(b.At, "plugins.WorkloadAttestor %q: known to SPIRE, not supported yet; workloads are known by unix selectors: remove it", b.Name)
-			continue
-		}
-		f.DecodeBody(b.Data, &unix)
-	}
-	return unix, node
-}
-
-func samePath(a, b string) bool {
-	absA, errA := filepath.Abs(a)
-	absB, errB := filepath.Abs(b)
-	return errA == nil && errB == nil && absA == absB
+	return limits
 }

@@ -1,32 +1,38 @@
 package agentcmd
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"net"
-	"os"
-	"strconv"
+	"log/slog"
 	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/lanyard-mtls/lanyard/cmd/internal/conffile"
+	"github.com/lanyard-mtls/lanyard/cmd/internal/spireconf"
 	"github.com/lanyard-mtls/lanyard/internal/cli"
 	"github.com/lanyard-mtls/lanyard/internal/hclconf"
 	"github.com/lanyard-mtls/lanyard/internal/telemetry"
 	"github.com/lanyard-mtls/lanyard/nodeagent"
+	"github.com/lanyard-mtls/lanyard/nodeagent/workloadattest"
 	"github.com/lanyard-mtls/lanyard/sds"
 )
 
 // settings is a configuration that run can start with.
 type settings struct {
 	agent nodeagent.Config
-	sds   sds.Options
-	log   telemetry.Config
+	// sds is nil where it is not served.
+	sds     *sds.Options
+	process spireconf.Process
+	// attestors make the workload attestors beside unix, which log.
+	attestors []newAttestor
 }
 
+type newAttestor func(*slog.Logger) (workloadattest.Plugin, error)
+
 // settings reads flags and file, and checks all that can be checked without starting.
-func (f *flags) settings(env *cli.Env) (settings, error) {
+func (f *flags) settings(ctx context.Context, env *cli.Env) (settings, error) {
 	if err := f.logs.Check(); err != nil {
 		return settings{}, err
 	}
@@ -35,39 +41,89 @@ func (f *flags) settings(env *cli.Env) (settings, error) {
 	if err != nil {
 		return settings{}, err
 	}
+	if content.Agent == nil {
+		content.Agent = &agentBlock{}
+	}
 	block := content.Agent
-	if block == nil {
-		block = &agentBlock{}
-	}
-	s := block.settings()
-	s.log = f.logs.Over(s.log)
-	host, port := block.ServerAddress, cli.DefaultPort
-	if block.ServerPort != nil {
-		port = *block.ServerPort
-	}
-	if err := f.override(&s.agent, &host, &port); err != nil {
-		return settings{}, err
-	}
-	if err := fill(env, &s.agent, &host, conf); err != nil {
-		return settings{}, err
-	}
-	s.agent.ServerAddress = net.JoinHostPort(strings.Trim(host, "[]"), strconv.Itoa(port))
+	s := settings{agent: block.config(), process: block.process()}
+	s.process.Log = f.logs.Over(s.process.Log)
+	s.agent.Metrics, s.agent.Health = content.Telemetry.Config(), content.HealthChecks.Config()
 	s.agent.Version = agentVersion()
-	if conf == nil {
-		s.agent.Attestor, err = f.attestor(env, nil, block, chosenAttestor{}, s.agent.DataDir)
-		if err != nil {
-			return settings{}, err
-		}
-		return s, errors.Join(checkPort(port), s.agent.Validate())
-	}
-	unix, node := content.Plugins.check(conf, s.agent.DataDir)
-	s.agent.DiscoverWorkloadPath, s.agent.WorkloadSizeLimit = unix.DiscoverWorkloadPath, unix.WorkloadSizeLimit
-	s.agent.Attestor, err = f.attestor(env, conf, block, node, s.agent.DataDir)
-	if err != nil {
+	to := block.issuers(conf)
+	if err := f.override(&s.agent, &to); err != nil {
 		return settings{}, err
 	}
-	f.check(conf, block, &s, host, port)
-	return s, conf.Err()
+	if err := fill(env, &s.agent, &to, conf); err != nil {
+		return settings{}, err
+	}
+	to.into(&s.agent)
+	if disabled := block.DisableSDSAPI; !f.set.Changed("disableSDSAPI") && !disabled || f.set.Changed("disableSDSAPI") && !f.disableSDSAPI {
+		s.sds = block.SDS.options()
+	}
+	if conf == nil {
+		return s, f.withoutFile(ctx, env, &s, to)
+	}
+	if err := f.withFile(ctx, env, &s, conf, content, to); err != nil {
+		return settings{}, err
+	}
+	s.process.Notes = conf.Notes()
+	return s, nil
+}
+
+// withoutFile finds what is wrong with flags alone.
+func (f *flags) withoutFile(ctx context.Context, env *cli.Env, s *settings, to issuers) error {
+	choice, err := f.trust((&agentBlock{}).trust(nil))
+	if err != nil {
+		return err
+	}
+	if fault := choice.into(ctx, &s.agent); fault != nil {
+		return fmt.Errorf("%s: %w", fault.key, fault.err)
+	}
+	if s.agent.Attestor, err = f.attestor(env, nil, &agentBlock{}, chosenAttestor{}, s.agent.DataDir); err != nil {
+		return err
+	}
+	return errors.Join(to.checkPort(), checkRebootstrap(s.agent), s.agent.Validate())
+}
+
+// withFile finds what is wrong with the whole, at the lines it is from. What plugins {} says becomes part of the configuration
+// here.
+func (f *flags) withFile(ctx context.Context, env *cli.Env, s *settings, conf *hclconf.File, content file, to issuers) error {
+	readable := conf.Faults() == 0 // a value that couldn't be read would be called missing too
+	block := content.Agent
+	choice, err := f.trust(block.trust(conf))
+	if err != nil {
+		return err
+	}
+	ps := &plugins{conf: conf, settings: s, getenv: env.Getenv}
+	ps.read(content.Plugins)
+	if s.agent.Attestor, err = f.attestor(env, conf, block, ps.node, s.agent.DataDir); err != nil {
+		return err
+	}
+	s.agent.Sockets = block.sockets(conf)
+	block.check(conf, s)
+	spireconf.CheckListeners(conf, s.agent.Metrics, s.agent.Health)
+	if readable {
+		to.check(conf)
+		checkWhole(ctx, conf, s, choice)
+	}
+	if err := conf.Err(); err != nil {
+		return err
+	}
+	notices(conf, content, s.agent)
+	return nil
+}
+
+// checkWhole finds what is wrong with a configuration each setting of which could be read.
+func checkWhole(ctx context.Context, conf *hclconf.File, s *settings, choice trustChoice) {
+	if fault := choice.into(ctx, &s.agent); fault != nil {
+		conf.Errorf(conf.At(fault.key), "%s: %v", fault.key, fault.err)
+	}
+	if err := checkRebootstrap(s.agent); err != nil {
+		conf.Errorf(conf.At("agent.rebootstrap_mode"), "agent.%v", err)
+	}
+	rest := s.agent
+	rest.Metrics.Prometheus, rest.Health.Enabled, rest.Sockets, rest.WorkloadKeyType = nil, false, nil, "" // checked already
+	conf.CheckAll("agent", rest.Validate())
 }
 
 // agentVersion is what the issuer is told: lanyard/VERSION.
@@ -78,34 +134,45 @@ func agentVersion() string {
 	return "lanyard"
 }
 
-// settings gives what the file's block says.
-func (b *agentBlock) settings() settings {
-	s := settings{
-		agent: nodeagent.Config{
-			TrustDomain: b.TrustDomain, DataDir: b.DataDir, SocketPath: b.SocketPath, AdminSocketPath: b.AdminSocketPath,
-			TrustBundlePath: b.TrustBundlePath, InsecureBootstrap: b.InsecureBootstrap, X509SVIDCacheMaxSize: b.X509CacheMaxSize, WorkloadKeyType: b.KeyType,
-			JWTSVIDCacheMaxSize: b.JWTCacheMaxSize, AllowedForeignJWTClaims: b.ForeignJWTClaims,
-		},
-		log: telemetry.Config{Level: b.LogLevel, Format: b.LogFormat, File: b.LogFile, Source: b.LogSourceLocation},
+// config is what agent {} says, as far as it needs no check.
+func (b *agentBlock) config() nodeagent.Config {
+	c := nodeagent.Config{
+		TrustDomain: b.TrustDomain, DataDir: b.DataDir, SocketPath: b.SocketPath, AdminSocketPath: b.AdminSocketPath,
+		Rebootstrap: b.RebootstrapMode, RebootstrapDelay: b.RebootstrapDelay,
+		WorkloadKeyType: b.KeyType, AvailabilityTarget: b.AvailabilityTarget, X509SVIDCacheMaxSize: b.X509CacheMaxSize, JWTSVIDCacheMaxSize: b.JWTCacheMaxSize,
+		AuthorizedDelegates: b.AuthorizedDelegates, AllowUnauthenticatedVerifiers: b.AllowUnauthenticatedVerifiers, AllowedForeignJWTClaims: b.ForeignJWTClaims,
+		DisableWorkloadAPI: b.DisableWorkloadAPI, LogSelectors: b.LogSelectors,
 	}
-	if b.Experimental != nil {
-		s.agent.SyncInterval = b.Experimental.SyncInterval
+	if e := b.Experimental; e != nil {
+		c.SyncInterval, c.JWTSVIDCacheHitTimeout, c.RequirePQKEM, c.RateLimits = e.SyncInterval, e.JWTSVIDCacheHitTimeout, e.RequirePQKEM, e.RateLimit.limits()
+		c.NoSyncAuthorizedEntries = e.UseSyncAuthorizedEntries != nil && !*e.UseSyncAuthorizedEntries
 	}
-	if b.SDS != nil {
-		s.sds = sds.Options{SVIDName: b.SDS.SVIDName, BundleName: b.SDS.BundleName, AllBundlesName: b.SDS.AllBundlesName, DisableSPIFFECertValidation: b.SDS.PlainCA}
+	return c
+}
+
+func (b *agentBlock) process() spireconf.Process {
+	return spireconf.Process{
+		Log:       telemetry.Config{Level: b.LogLevel, Format: b.LogFormat, File: b.LogFile, Source: b.LogSourceLocation},
+		Profiling: spireconf.Profiling{Enabled: b.ProfilingEnabled, Port: b.ProfilingPort},
 	}
-	return s
+}
+
+func (b *sdsBlock) options() *sds.Options {
+	if b == nil {
+		return &sds.Options{}
+	}
+	return &sds.Options{SVIDName: b.SVIDName, BundleName: b.BundleName, AllBundlesName: b.AllBundlesName, DisableSPIFFECertValidation: b.PlainCA}
 }
 
 // fill puts defaults where neither flags nor file say anything. Trust domain and issuer have one only where there is no
 // file: they are not to be forgotten in one.
-func fill(env *cli.Env, c *nodeagent.Config, host *string, conf *hclconf.File) error {
+func fill(env *cli.Env, c *nodeagent.Config, to *issuers, conf *hclconf.File) error {
 	if conf == nil {
 		if c.TrustDomain.IsZero() {
 			c.TrustDomain = spiffeid.RequireTrustDomainFromString(cli.DefaultTrustDomain)
 		}
-		if *host == "" {
-			*host = cli.DefaultBindAddress
+		if to.host == "" {
+			to.host = cli.DefaultBindAddress
 		}
 	}
 	if c.SocketPath == "" {
@@ -126,35 +193,6 @@ func fill(env *cli.Env, c *nodeagent.Config, host *string, conf *hclconf.File) e
 	}
 	if c.AdminSocketPath == "" && c.SocketPath == paths.AgentSocket() {
 		c.AdminSocketPath = paths.AgentAdminSocket()
-	}
-	return nil
-}
-
-// check finds what is wrong with a configuration that has a file, at the line it is from.
-func (f *flags) check(conf *hclconf.File, b *agentBlock, s *settings, host string, port int) {
-	conf.Check("agent.log_level", telemetry.Check(b.LogLevel, ""))
-	conf.Check("agent.log_format", telemetry.Check("", b.LogFormat))
-	conf.Check("agent.sds", s.sds.Validate())
-	if b.TrustBundlePath != "" && b.InsecureBootstrap {
-		conf.Errorf(conf.At("agent.insecure_bootstrap"), "agent.insecure_bootstrap and agent.trust_bundle_path are both set: keep the bundle")
-	}
-	if conf.Err() != nil { // a value that couldn't be read would be called missing too
-		return
-	}
-	if host == "" {
-		conf.Errorf(conf.At("agent"), "agent.server_address is missing: the issuer's host name or IP address")
-	}
-	conf.Check("agent.server_port", checkPort(port))
-	if _, err := os.Stat(b.TrustBundlePath); b.TrustBundlePath != "" && err != nil && f.trustBundle == "" {
-		conf.Errorf(conf.At("agent.trust_bundle_path"), "agent.trust_bundle_path %s: %v; it is the output of \"lanyard issuer bundle show\"", b.TrustBundlePath, errors.Unwrap(err))
-		return
-	}
-	conf.CheckAll("agent", s.agent.Validate())
-}
-
-func checkPort(port int) error {
-	if port < 1 || port > 65535 {
-		return fmt.Errorf("port %d of the issuer: want 1 to 65535", port)
 	}
 	return nil
 }

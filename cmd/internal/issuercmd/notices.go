@@ -11,23 +11,25 @@ import (
 )
 
 // idle are the settings that are read, and mean nothing here, each with why. Nothing that guards anything is among them.
-var idle = spireconf.Idle{
-	"server.max_attested_node_info_staleness":                                               "what is known of agents is always current",
-	"server.experimental.cache_reload_interval":                                             "there is no cache to reload: changes arrive as they are made",
-	"server.experimental.full_cache_reload_interval":                                        "there is no cache to reload: changes arrive as they are made",
-	"server.experimental.events_based_cache":                                                "changes always arrive as events",
-	"server.experimental.prune_events_older_than":                                           "events leave nothing to prune",
-	"server.experimental.event_timeout":                                                     "no event is ever missed",
-	"server.experimental.sql_transaction_timeout":                                           "there is no SQL database",
-	"server.experimental.wit_key_type":                                                      "WIT-SVIDs are not issued yet",
-	"server.experimental.wit_issuer":                                                        "WIT-SVIDs are not issued yet",
-	"server.experimental.named_pipe_name":                                                   "it is for Windows: the admin socket is socket_path",
-	"plugins.UpstreamAuthority.spire.plugin_data.experimental.workload_api_named_pipe_name": "it is for Windows",
+func idle() spireconf.Idle {
+	return spireconf.Idle{
+		"server.max_attested_node_info_staleness":                                               "what is known of agents is always current",
+		"server.experimental.cache_reload_interval":                                             "there is no cache to reload: changes arrive as they are made",
+		"server.experimental.full_cache_reload_interval":                                        "there is no cache to reload: changes arrive as they are made",
+		"server.experimental.events_based_cache":                                                "changes always arrive as events",
+		"server.experimental.prune_events_older_than":                                           "events leave nothing to prune",
+		"server.experimental.event_timeout":                                                     "no event is ever missed",
+		"server.experimental.sql_transaction_timeout":                                           "there is no SQL database",
+		"server.experimental.wit_key_type":                                                      "WIT-SVIDs are not issued yet",
+		"server.experimental.wit_issuer":                                                        "WIT-SVIDs are not issued yet",
+		"server.experimental.named_pipe_name":                                                   "it is for Windows: the admin socket is socket_path",
+		"plugins.UpstreamAuthority.spire.plugin_data.experimental.workload_api_named_pipe_name": "it is for Windows",
+	}
 }
 
 // notices tells what of the file does nothing, and what may surprise.
 func notices(conf *hclconf.File, content file, c issuer.Config) {
-	spireconf.NoteIdle(conf, idle)
+	spireconf.NoteIdle(conf, idle())
 	shortened(conf, c)
 	if s := content.Server; s.CASubject != nil && c.CASubject.String() == "" {
 		conf.Notef(conf.At("server.ca_subject"), "server.ca_subject is empty: the default is used, C=US, O=SPIFFE")

@@ -118,7 +118,8 @@ type Idle map[string]string
 
 // NoteIdle tells which of them the file has, and which of those that both of SPIRE's files can have.
 func NoteIdle(conf *hclconf.File, idle Idle) {
-	all := maps.Clone(idle)
+	all := Idle{}
+	maps.Copy(all, idle)
 	for name, system := range map[string]string{"DogStatsd": "DogStatsD", "Statsd": "StatsD", "M3": "M3"} {
 		all["telemetry."+name] = "metrics are not sent to " + system + "; Prometheus { port = 9988 } serves them"
 	}
