@@ -12,7 +12,7 @@ import (
 // does not reach back that far, all there is has to be told again.
 func (f *Follower) compare(now view) Delta {
 	changes, ok := f.r.history.since(f.told.Revision)
-	if !ok || f.told.Revision > f.r.applied {
+	if !ok || f.told.Revision <= 0 || f.told.Revision > f.r.applied {
 		f.domains, f.bundles = nil, nil
 		return f.differ(now, nil, Delta{Reset: true})
 	}

@@ -181,11 +181,15 @@ func (x *index) putAgent(record *storepb.Agent) {
 	if err != nil {
 		return // the store has checked it
 	}
-	a := agent{record: record, selectors: make(registration.SelectorSet, len(record.Selectors))}
+	x.agents[id] = agent{record: record, selectors: selectorsOf(record)}
+}
+
+func selectorsOf(record *storepb.Agent) registration.SelectorSet {
+	selectors := make(registration.SelectorSet, len(record.Selectors))
 	for _, s := range record.Selectors {
-		a.selectors[registration.Selector{Type: s.Type, Value: s.Value}] = struct{}{}
+		selectors[registration.Selector{Type: s.Type, Value: s.Value}] = struct{}{}
 	}
-	x.agents[id] = a
+	return selectors
 }
 
 // file appends n to the list under key.

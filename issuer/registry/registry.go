@@ -34,6 +34,9 @@ type Registry struct {
 	ready   chan struct{} // closed after the first list
 	stopped chan struct{} // closed when Run returns
 
+	// recalled is closed when the history reaches as far back as it ever will.
+	recalled chan struct{}
+
 	// listed says that the index can be brought up to date by a watch. It is
 	// Run's alone.
 	listed bool
@@ -52,7 +55,8 @@ type Registry struct {
 	// the one go on as apply does the other. lastEnd is when an entry expired last.
 	followers followers
 	history   history
-	asOf      int64 // Unix
+	first     store.Revision // of the first list
+	asOf      int64          // Unix
 	lastEnd   int64
 	// awaited is the expiry that clock waits for, 0 for none; sooner, with room for
 	// one, has it look again.
@@ -74,16 +78,17 @@ func New(st *store.Store, log *slog.Logger) *Registry {
 		log = slog.New(slog.DiscardHandler)
 	}
 	return &Registry{
-		store:   st,
-		log:     log,
-		ready:   make(chan struct{}),
-		stopped: make(chan struct{}),
-		idx:     newIndex(st.TrustDomain()),
-		changed: make(chan struct{}),
-		busy:    make(chan struct{}, 1),
-		acks:    make(map[spiffeid.ID]uint64),
-		acked:   make(chan struct{}),
-		sooner:  make(chan struct{}, 1),
+		store:    st,
+		log:      log,
+		ready:    make(chan struct{}),
+		stopped:  make(chan struct{}),
+		recalled: make(chan struct{}),
+		idx:      newIndex(st.TrustDomain()),
+		changed:  make(chan struct{}),
+		busy:     make(chan struct{}, 1),
+		acks:     make(map[spiffeid.ID]uint64),
+		acked:    make(chan struct{}),
+		sooner:   make(chan struct{}, 1),
 
 		followers: newFollowers(),
 		history:   history{limit: maxHistory},
@@ -99,6 +104,7 @@ func (r *Registry) Run(ctx context.Context) error {
 	janitor.Go(func() { r.prune(ctx) })
 	janitor.Go(func() { r.tidy(ctx) })
 	janitor.Go(func() { r.clock(ctx) })
+	janitor.Go(func() { r.recall(ctx) })
 	defer janitor.Wait()
 	defer cancel()
 

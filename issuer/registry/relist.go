@@ -50,7 +50,7 @@ func (r *Registry) relisted(idx *index, rev store.Revision) {
 	old := r.idx
 	r.idx = idx
 	if r.applied == 0 { // there was none
-		r.history.base, r.history.mark = rev, rev
+		r.first, r.history.base, r.history.mark = rev, rev, rev
 	} else {
 		r.noteAll(old, rev)
 	}

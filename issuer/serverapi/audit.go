@@ -14,6 +14,7 @@ import (
 
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/agentv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/bundlev1"
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/changesv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/entryv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/operationsv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/trustdomainv1"
@@ -106,8 +107,11 @@ func outcomesOf(resp any) []outcome {
 
 // limitOf names the limit that refuses calls of a method.
 func limitOf(method string) string {
-	if method == agentv1.Agent_AttestAgent_FullMethodName {
+	switch method {
+	case agentv1.Agent_AttestAgent_FullMethodName:
 		return "attestation"
+	case changesv1.Changes_Watch_FullMethodName:
+		return "watching"
 	}
 	return "signing"
 }

@@ -62,7 +62,7 @@ type Deps struct {
 	// attestation, which a stranger names, and "ok" or the code of the answer.
 	Joins func(method, outcome string)
 	// RateLimited, if not nil, is told of every call that was refused for coming
-	// too often: "attestation" or "signing".
+	// too often: "attestation", "signing" or "watching".
 	RateLimited func(limit string)
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time

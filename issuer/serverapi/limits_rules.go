@@ -21,6 +21,8 @@ const (
 	pushRate = 500 // of one caller: keys published
 	postRate = 10  // of one agent: PostStatus
 
+	watchRate, watchBurst = 2, 20 // of one agent: streams opened
+
 	attestRate, attestBurst = 1, 4 // of one token, key or certificate that is shown
 
 	networkAttestRate, networkAttestBurst = 500, 2000     // of one network: joins
@@ -33,16 +35,17 @@ const (
 // limits are the rate limits of a TCP listener. Those that are switched off are
 // nil. The admin socket has none.
 type limits struct {
-	csr, jwt, wit, push, post *limiter[spiffeid.ID]
-	attest                    *limiter[string]
-	networkSign               *limiter[netip.Prefix]
-	networkAttest             *limiter[netip.Prefix]
+	csr, jwt, wit, push, post, watch *limiter[spiffeid.ID]
+	attest                           *limiter[string]
+	networkSign                      *limiter[netip.Prefix]
+	networkAttest                    *limiter[netip.Prefix]
 }
 
 func newLimits(on Limits) *limits {
 	l := &limits{
-		push: newLimiter[spiffeid.ID](pushRate, pushRate, maxIdentities),
-		post: newLimiter[spiffeid.ID](postRate, postRate, maxIdentities),
+		push:  newLimiter[spiffeid.ID](pushRate, pushRate, maxIdentities),
+		post:  newLimiter[spiffeid.ID](postRate, postRate, maxIdentities),
+		watch: newLimiter[spiffeid.ID](watchRate, watchBurst, maxIdentities),
 	}
 	if on.Attestation {
 		l.attest = newLimiter[string](attestRate, attestBurst, maxIdentities)

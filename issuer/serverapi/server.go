@@ -42,9 +42,10 @@ const (
 
 // Server serves the API on a TCP listener with TLS and on the admin socket.
 type Server struct {
-	deps  Deps
-	tcp   *grpc.Server
-	local *grpc.Server
+	deps    Deps
+	tcp     *grpc.Server
+	local   *grpc.Server
+	changes *ChangesService
 }
 
 // New returns a Server that has not started.
@@ -52,9 +53,10 @@ func New(d Deps) *Server {
 	d.setDefaults()
 	guard := newGuard(d)
 	s := &Server{
-		deps:  d,
-		tcp:   newServer(guard, false, grpc.Creds(serverCreds{credentials.NewTLS(tlsConfig(guard)), guard, d.Log})),
-		local: newServer(guard, true, grpc.Creds(localCreds{})),
+		deps:    d,
+		changes: newChangesService(guard),
+		tcp:     newServer(guard, false, grpc.Creds(serverCreds{credentials.NewTLS(tlsConfig(guard)), guard, d.Log})),
+		local:   newServer(guard, true, grpc.Creds(localCreds{})),
 	}
 	for _, srv := range []*grpc.Server{s.tcp, s.local} {
 		agentv1.RegisterAgentServer(srv, NewAgentService(d))
@@ -64,7 +66,7 @@ func New(d Deps) *Server {
 		trustdomainv1.RegisterTrustDomainServer(srv, NewTrustDomainService(d))
 		localauthorityv1.RegisterLocalAuthorityServer(srv, NewLocalAuthorityService(d))
 	}
-	changesv1.RegisterChangesServer(s.tcp, NewChangesService(d))
+	changesv1.RegisterChangesServer(s.tcp, s.changes)
 	loggerv1.RegisterLoggerServer(s.local, NewLoggerService(d))
 	debugv1.RegisterDebugServer(s.local, NewDebugService(d))
 	operationsv1.RegisterOperationsServer(s.local, NewOperationsService(d))
@@ -135,6 +137,7 @@ func (s *Server) Serve(ctx context.Context, tcp, local net.Listener) error {
 
 // stop drains both servers at once.
 func (s *Server) stop() {
+	s.changes.stop()
 	force := time.AfterFunc(drain, func() {
 		s.tcp.Stop()
 		s.local.Stop()

@@ -11,6 +11,7 @@ import (
 	"os"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc/credentials"
@@ -63,6 +64,7 @@ func requirePQKEM(cfg *tls.Config) {
 // connInfo is what the handshake found out about a connection.
 type connInfo struct {
 	credentials.TLSInfo
+	since time.Time // when it was done
 	// verified is what the client's certificate was last verified with; nil
 	// before the first call.
 	verified atomic.Pointer[trusted]
@@ -96,7 +98,7 @@ func (c serverCreds) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthIn
 	if !ok {
 		return conn, info, nil
 	}
-	return c.guard.bound(conn, tlsInfo), &connInfo{TLSInfo: tlsInfo}, nil
+	return c.guard.bound(conn, tlsInfo), &connInfo{TLSInfo: tlsInfo, since: time.Now()}, nil
 }
 
 // Clone implements [credentials.TransportCredentials].

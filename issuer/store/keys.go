@@ -30,6 +30,7 @@ const (
 	federatedDir    = root + "federated/"    // types.Bundle
 	relationshipDir = root + "relationship/" // types.FederationRelationship without its bundle
 	restoredKey     = root + "restored"      // Unix seconds, decimal: the mark of a restore
+	runsKey         = root + "runs"          // a line for each of the latest runs: its name, and the revision it began after
 	tokenDir        = root + "token/"        // + hex(SHA-256(token)): storepb.JoinToken
 	// authorityDir is of the one issuer there is; each further one has its own.
 	authorityDir = root + "authority/1/" // + authority ID: storepb.X509Authority

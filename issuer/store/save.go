@@ -65,6 +65,8 @@ func (s *Store) save(ctx context.Context, out *copyWriter) error {
 const savePage = 1000
 
 // leftOut says which records no copy has: join tokens, for whoever finds an old
-// copy must not be able to join with what was spent since; and the mark that
-// this store is a copy itself.
-func leftOut(key string) bool { return strings.HasPrefix(key, tokenDir) || key == restoredKey }
+// copy must not be able to join with what was spent since; the mark that this
+// store is a copy itself; and its runs, whose revisions mean nothing elsewhere.
+func leftOut(key string) bool {
+	return strings.HasPrefix(key, tokenDir) || key == restoredKey || key == runsKey
+}

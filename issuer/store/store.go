@@ -96,6 +96,9 @@ type Store struct {
 	// templateSet is the ID templates as they were read last; nil at first.
 	templateSet atomic.Pointer[templateSet]
 
+	// runs are those on record, this one last. They do not change after Open.
+	runs []pastRun
+
 	// written spares the watch decoding what was encoded here.
 	written written
 
@@ -140,6 +143,9 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, errors.Join(err, unlock())
 	}
 	if err := s.adopt(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	if err := s.beginRun(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	// Nothing can be done without the bundle: better said now than by readers
