@@ -2,21 +2,11 @@ package main
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"fmt"
-	"math/big"
-	mathrand "math/rand/v2"
-	"net/url"
+	"math/rand/v2"
 	"os"
 	"sync"
 	"time"
-
-	"github.com/lanyard-mtls/lanyard/internal/spireapi/bundlev1"
-	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
 )
 
 // changes measures the time from asking the issuer for a change until a stream that waits is given its outcome. Changes
@@ -24,7 +14,7 @@ import (
 func (m *measurement) changes(ctx context.Context) error {
 	created := make([]time.Duration, m.samples())
 	removed := make([]time.Duration, m.samples())
-	err := m.each(ctx, func(ctx context.Context, i int) (err error) {
+	err := m.each(ctx, len(created), func(ctx context.Context, i int) (err error) {
 		created[i], removed[i], err = m.entryComesAndGoes(ctx, fmt.Sprintf("/change/%d", i))
 		return err
 	})
@@ -33,22 +23,7 @@ func (m *measurement) changes(ctx context.Context) error {
 	}
 	m.times(secChanges, "entry created", created)
 	m.times(secChanges, "entry removed", removed)
-	certs := make([][]byte, m.samples())
-	for i := range certs {
-		if certs[i], err = authority(int64(i)); err != nil {
-			return err
-		}
-	}
-	appended := make([]time.Duration, m.samples())
-	err = m.each(ctx, func(ctx context.Context, i int) (err error) {
-		appended[i], err = m.bundleGrows(ctx, certs[i])
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	m.times(secChanges, "authority appended to the bundle", appended)
-	return nil
+	return m.bundles(ctx)
 }
 
 func (m *measurement) samples() int {
@@ -64,15 +39,15 @@ func (m *measurement) gap() time.Duration {
 	if m.polls {
 		around = 400 * time.Millisecond
 	}
-	return around/2 + time.Duration(mathrand.Int64N(int64(around)))
+	return around/2 + time.Duration(rand.Int64N(int64(around)))
 }
 
 // each takes every sample.
-func (m *measurement) each(ctx context.Context, sample func(context.Context, int) error) error {
+func (m *measurement) each(ctx context.Context, samples int, sample func(context.Context, int) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var running sync.WaitGroup
-	for i := range m.samples() {
+	for i := range samples {
 		if pause(ctx, m.gap()) != nil {
 			break
 		}
@@ -100,7 +75,7 @@ func (m *measurement) entryComesAndGoes(ctx context.Context, path string) (creat
 	created = at.Sub(begin)
 	wait := m.gap()
 	if m.polls {
-		wait *= time.Duration(1 + mathrand.IntN(12)) // any moment between two polls
+		wait *= time.Duration(1 + rand.IntN(12)) // any moment between two polls
 	}
 	if err := pause(ctx, wait); err != nil {
 		return 0, 0, err
@@ -114,30 +89,4 @@ func (m *measurement) entryComesAndGoes(ctx context.Context, path string) (creat
 		return 0, 0, fmt.Errorf("removed: %w", err)
 	}
 	return created, at.Sub(begin), nil
-}
-
-func (m *measurement) bundleGrows(ctx context.Context, der []byte) (time.Duration, error) {
-	come := m.watcher.expect(func(t told) bool { return t.trusts(der) })
-	begin := time.Now()
-	_, err := bundlev1.NewBundleClient(m.programs.admin).AppendBundle(ctx, &bundlev1.AppendBundleRequest{
-		X509Authorities: []*types.X509Certificate{{Asn1: der}}, OutputMask: &types.BundleMask{}})
-	if err != nil {
-		return 0, err
-	}
-	at, err := m.watcher.wait(ctx, come)
-	return at.Sub(begin), err
-}
-
-// authority is the certificate of a CA that nobody has the key of any more.
-func authority(serial int64) ([]byte, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1000 + serial), Subject: pkix.Name{CommonName: fmt.Sprintf("authority %d", serial)},
-		URIs: []*url.URL{{Scheme: "spiffe", Host: trustDomain}}, NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(24 * time.Hour),
-		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, IsCA: true, BasicConstraintsValid: true,
-	}
-	return x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 }

@@ -33,8 +33,9 @@ func fetch(ctx context.Context, conn *grpc.ClientConn) (workload.SpiffeWorkloadA
 
 // told is what the stream was given last.
 type told struct {
-	ids    map[string]bool
-	bundle []byte
+	ids       map[string]bool
+	bundle    []byte
+	federated map[string][]byte
 }
 
 func (t told) has(path string) bool { return t.ids["spiffe://"+trustDomain+path] }
@@ -86,7 +87,7 @@ func (w *watcher) receive(stream workload.SpiffeWorkloadAPI_FetchX509SVIDClient,
 	var err error
 	for err == nil {
 		at := time.Now()
-		now := told{ids: map[string]bool{}}
+		now := told{ids: map[string]bool{}, federated: resp.GetFederatedBundles()}
 		for _, svid := range resp.GetSvids() {
 			now.ids[svid.GetSpiffeId()] = true
 			now.bundle = svid.GetBundle()
