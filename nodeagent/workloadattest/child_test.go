@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -149,7 +150,11 @@ func accept(t *testing.T, l *net.UnixListener, creds *Credentials) (net.Conn, *C
 	return conn, info.(*Caller), nil
 }
 
-func testCredentials() *Credentials { return NewCredentials(CredentialsOptions{}) }
+func testCredentials() *Credentials {
+	c := NewCredentials(CredentialsOptions{})
+	c.watcher.interval = 5 * time.Millisecond
+	return c
+}
 
 // onKernels returns credentials as they are on this kernel and on older ones.
 func onKernels() map[string]*Credentials {

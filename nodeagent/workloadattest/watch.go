@@ -16,6 +16,8 @@ const pollInterval = time.Second
 // watcher closes connections whose processes have ended. One goroutine waits for
 // all of them, with an epoll of pidfds; it runs only while there are some.
 type watcher struct {
+	interval time.Duration // pollInterval but in tests
+
 	mu    sync.Mutex
 	conns map[int32]*watchedConn // by pidfd, which is open while it is in here
 	// weak has those of processes without pidfd.
@@ -31,7 +33,7 @@ type epollLoop struct {
 }
 
 func newWatcher() *watcher {
-	return &watcher{conns: make(map[int32]*watchedConn), weak: make(map[*watchedConn]struct{})}
+	return &watcher{interval: pollInterval, conns: make(map[int32]*watchedConn), weak: make(map[*watchedConn]struct{})}
 }
 
 // add watches c until remove. The process may have ended before.
@@ -56,7 +58,7 @@ func (w *watcher) register(c *watchedConn) error {
 		if len(w.weak) > 1 {
 			return nil // they are looked at every second already
 		}
-		return w.loop.file.SetReadDeadline(time.Now().Add(pollInterval))
+		return w.loop.file.SetReadDeadline(time.Now().Add(w.interval))
 	}
 	raw, err := c.pin.pidfd.SyscallConn()
 	if err != nil {
@@ -175,7 +177,7 @@ func (w *watcher) sweep(loop *epollLoop) {
 	}
 	var next time.Time // none left: wait for events alone
 	if len(w.weak) > 0 {
-		next = time.Now().Add(pollInterval)
+		next = time.Now().Add(w.interval)
 	}
 	_ = loop.file.SetReadDeadline(next)
 }
