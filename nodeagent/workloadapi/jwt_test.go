@@ -3,6 +3,8 @@ package workloadapi
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -12,8 +14,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 	workloadpb "github.com/spiffe/go-spiffe/v2/proto/spiffe/workload"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/lanyard-mtls/lanyard/internal/registration"
 	"github.com/lanyard-mtls/lanyard/nodeagent/internal/jwttest"
@@ -65,7 +69,8 @@ func inJWTWorld(t *testing.T, test func(t *testing.T, w *jwtWorld)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		own, other := jwttest.New(t, "example.org", "k"), jwttest.New(t, "other.org", "k")
-		w := &jwtWorld{issuer: &jwtIssuer{a: own}, other: other, caller: &caller{uid: "1"}}
+		w := &jwtWorld{issuer: &jwtIssuer{a: own}, other: other, caller: new(caller)}
+		w.caller.become("1", nil)
 		w.cache = svidcache.New(svidcache.Config{TrustDomain: own.TrustDomain})
 		tokens := jwtcache.New(jwtcache.Config{Signer: w.issuer})
 		ctx, cancel := context.WithCancel(t.Context())
@@ -97,6 +102,29 @@ func (w *jwtWorld) fetch(ctx context.Context, id string, audience ...string) (*w
 
 func (w *jwtWorld) validate(ctx context.Context, token, audience string) (*workloadpb.ValidateJWTSVIDResponse, error) {
 	return w.ValidateJWTSVID(ctx, &workloadpb.ValidateJWTSVIDRequest{Svid: token, Audience: audience})
+}
+
+// foreignToken is one of the trust domain that "b" federates with.
+func (w *jwtWorld) foreignToken() (string, error) {
+	return w.other.Sign(jwttest.Claims("spiffe://other.org/x", time.Now(), time.Minute, "shop"))
+}
+
+// jwtBundleStream is the server's end of a FetchJWTBundles.
+type jwtBundleStream struct {
+	grpc.ServerStreamingServer[workloadpb.JWTBundlesResponse]
+	ctx  context.Context
+	sent chan []string // the trust domains
+}
+
+func (s *jwtBundleStream) Context() context.Context { return s.ctx }
+
+func (s *jwtBundleStream) SendMsg(msg any) error {
+	var resp workloadpb.JWTBundlesResponse
+	if err := proto.Unmarshal(msg.(encoded), &resp); err != nil {
+		return err
+	}
+	s.sent <- slices.Sorted(maps.Keys(resp.Bundles))
+	return nil
 }
 
 func wantStatus(t *testing.T, what string, err error, code codes.Code, text string) {

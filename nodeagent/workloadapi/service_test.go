@@ -54,21 +54,48 @@ func TestCodecPassesEncodedMessages(t *testing.T) {
 
 // caller is an Attestor of one process, which may become another program.
 type caller struct {
-	mu  sync.Mutex
-	uid string
-	err error
+	mu     sync.Mutex
+	result workloadattest.Result
+	err    error
+	times  int
 }
 
 func (c *caller) AttestContext(context.Context) (workloadattest.Result, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return workloadattest.Result{Selectors: []registration.Selector{{Type: "unix", Value: "uid:" + c.uid}}}, c.err
+	c.times++
+	return c.result, c.err
 }
 
 func (c *caller) become(uid string, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.uid, c.err = uid, err
+	c.result, c.err = workloadattest.Result{Selectors: []registration.Selector{{Type: "unix", Value: "uid:" + uid}}}, err
+}
+
+func (c *caller) is(r workloadattest.Result) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.result, c.err = r, nil
+}
+
+// asked is how often it was attested.
+func (c *caller) asked() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.times
+}
+
+// svc is a service and the authority of its issuer.
+type svc struct {
+	*Service
+	ca *testca.CA
+}
+
+// apply has the issuer's word on which entries there are.
+func (s *svc) apply(t *testing.T, entries ...registration.Entry) {
+	t.Helper()
+	s.cfg.Cache.Apply(upstream.Update{Whole: true, Bundle: s.ca.Bundle(), Entries: entries})
 }
 
 type signer struct {
@@ -91,12 +118,13 @@ func (s signer) SignX509SVIDs(_ context.Context, reqs []upstream.CSR) ([]upstrea
 
 // inService runs test with a service in a bubble of its own clock. There are an
 // entry "1" for uid 1 and an entry "2" for uid 2.
-func inService(t *testing.T, test func(t *testing.T, s *Service, c *caller, apply func(ids ...string), log *bytes.Buffer)) {
+func inService(t *testing.T, test func(t *testing.T, s *svc, c *caller, apply func(ids ...string), log *bytes.Buffer)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		ca := testca.New(t, "example.org")
 		cache := svidcache.New(svidcache.Config{TrustDomain: ca.TrustDomain, Signer: signer{t, ca}})
-		who := &caller{uid: "1"}
+		who := new(caller)
+		who.become("1", nil)
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
 		running.Go(func() { cache.Run(ctx) })
@@ -104,7 +132,7 @@ func inService(t *testing.T, test func(t *testing.T, s *Service, c *caller, appl
 		defer cancel()
 		var log bytes.Buffer
 		s := New(Config{Attestor: who, Cache: cache, Stopping: ctx, Log: slog.New(slog.NewTextHandler(&log, nil))})
-		test(t, s, who, func(ids ...string) {
+		test(t, &svc{Service: s, ca: ca}, who, func(ids ...string) {
 			state := upstream.Update{Whole: true, Bundle: ca.Bundle()}
 			for _, id := range ids {
 				state.Entries = append(state.Entries, registration.Entry{
@@ -121,7 +149,7 @@ var errEnough = errors.New("enough")
 
 // A process keeps its stream over execve; what it gets next is what it is then.
 func TestCallerIsAttestedAnewBeforeEachPush(t *testing.T) {
-	inService(t, func(t *testing.T, s *Service, c *caller, apply func(...string), _ *bytes.Buffer) {
+	inService(t, func(t *testing.T, s *svc, c *caller, apply func(...string), _ *bytes.Buffer) {
 		apply("1", "2")
 		var got []string
 		err := s.WatchX509Context(t.Context(), func(ctx *workload.X509Context) error {
@@ -139,7 +167,7 @@ func TestCallerIsAttestedAnewBeforeEachPush(t *testing.T) {
 }
 
 func TestStatuses(t *testing.T) {
-	inService(t, func(t *testing.T, s *Service, c *caller, apply func(...string), _ *bytes.Buffer) {
+	inService(t, func(t *testing.T, s *svc, c *caller, apply func(...string), _ *bytes.Buffer) {
 		watch := func(ctx context.Context) error {
 			return s.WatchX509Context(ctx, func(*workload.X509Context) error { return errEnough })
 		}
@@ -162,7 +190,7 @@ func TestStatuses(t *testing.T) {
 }
 
 func TestRefusalsAreExplainedOnceInAWhile(t *testing.T) {
-	inService(t, func(t *testing.T, s *Service, c *caller, apply func(...string), log *bytes.Buffer) {
+	inService(t, func(t *testing.T, s *svc, c *caller, apply func(...string), log *bytes.Buffer) {
 		apply("1")
 		explained := func() int { return strings.Count(log.String(), "no identity issued") }
 		refuse := func(uid string) {
