@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -30,6 +31,9 @@ type issuer struct {
 	entries map[string]registration.Entry
 	otherID spiffeid.ID // signed instead of the entry's
 	calls   []call
+	// anyInstance signs what templates make, without being told of each.
+	anyInstance bool
+	now         func() time.Time
 }
 
 type call struct {
@@ -70,6 +74,13 @@ func (s *issuer) SignX509SVIDs(ctx context.Context, reqs []upstream.CSR) ([]upst
 
 func (s *issuer) sign(r upstream.CSR) upstream.Signed {
 	e, ok := s.entries[r.EntryID]
+	if name, path, instance := strings.Cut(r.EntryID, instanceMark); instance && !ok {
+		if e, ok = s.entries[name]; ok && s.anyInstance {
+			e.SPIFFEID, _ = e.Template.InstanceAt(path)
+		} else {
+			ok = false
+		}
+	}
 	if !ok {
 		return upstream.Signed{Err: errors.New("entry not found or not authorized")}
 	}
@@ -81,7 +92,7 @@ func (s *issuer) sign(r upstream.CSR) upstream.Signed {
 	if !s.otherID.IsZero() {
 		id = s.otherID
 	}
-	now := time.Now()
+	now := s.now()
 	cert := s.ca.Sign(s.t, id.String(), csr.PublicKey, testca.Lifetime(now.Add(-10*time.Second), now.Add(s.ttl)))
 	return upstream.Signed{Chain: []*x509.Certificate{cert}}
 }
@@ -118,7 +129,7 @@ func inWorld(t *testing.T, cfg Config, test func(t *testing.T, w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		ca := testca.New(t, "example.org", testca.Lifetime(time.Now().Add(-time.Hour), time.Now().Add(1000*time.Hour)))
-		signer := &issuer{t: t, ca: ca, ttl: time.Hour, entries: make(map[string]registration.Entry)}
+		signer := &issuer{t: t, ca: ca, ttl: time.Hour, now: time.Now, entries: make(map[string]registration.Entry)}
 		cfg.TrustDomain, cfg.Signer = ca.TrustDomain, signer
 		w := &world{Cache: New(cfg), t: t, issuer: signer, state: upstream.Update{Whole: true, Bundle: ca.Bundle()}}
 		ctx, cancel := context.WithCancel(t.Context())
