@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -208,7 +210,9 @@ func TestSizeLimit(t *testing.T) {
 func TestHashFollowsContent(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "f")
 	cache := newHashCache()
-	for _, content := range []string{"one", "three"} {
+	now := time.Now()
+	cache.now = func() time.Time { return now }
+	for _, content := range []string{"one", "two", "three"} {
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -223,5 +227,94 @@ func TestHashFollowsContent(t *testing.T) {
 				t.Errorf("%s: %s, %v", content, got, err)
 			}
 		}
+	}
+}
+
+// A file can change again within the tick in which it changed: of the same size,
+// it looks the same. So its sum is kept only once its last change is some time ago.
+func TestHashOfAFreshFileIsNotKept(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(path, []byte("one"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	v, err := version(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cache := newHashCache()
+	for age, kept := range map[time.Duration]bool{settled - time.Second: false, -time.Hour: false, settled + time.Second: true} {
+		cache.sums = make(map[fileVersion]*fileSum)
+		cache.now = func() time.Time { return time.Unix(v.ctime.Unix()).Add(age) }
+		if _, err := cache.sum(t.Context(), f, 0); err != nil {
+			t.Fatal(err)
+		}
+		if got := cache.sums[v].hex != ""; got != kept {
+			t.Errorf("%s after its change: kept %v", age, got)
+		}
+	}
+	for range 2 * maxHashes {
+		v.ino++
+		cache.entry(v)
+	}
+	if len(cache.sums) > maxHashes {
+		t.Errorf("%d sums are kept", len(cache.sums))
+	}
+}
+
+// At most two files are read at once; who waits can be cancelled.
+func TestHashersAreFew(t *testing.T) {
+	cache := newHashCache()
+	for range hashers {
+		cache.slots <- struct{}{}
+	}
+	f, err := os.Open("attest_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := cache.sum(ctx, f, 0); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	<-cache.slots
+	if _, err := cache.sum(t.Context(), f, 0); err != nil {
+		t.Error(err)
+	}
+}
+
+// Whoever has the caller's socket speaks as the caller: a child that inherited it
+// and a process that it was sent to, and that can be told to speak.
+func TestSharedSocketIsTheConnectors(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can change its user")
+	}
+	for name, creds := range onKernels() {
+		t.Run(name, func(t *testing.T) {
+			l, path := listen(t)
+			child := startChild(t, path, "share")
+			conn, caller, err := accept(t, l, creds)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// The other, as another user, writes on the connection that it was sent.
+			said := make([]byte, 5)
+			if _, err := io.ReadFull(conn, said); err != nil || string(said) != "other" {
+				t.Fatalf("%q, %v", said, err)
+			}
+			res, err := New(Options{}).Attest(t.Context(), caller)
+			if err != nil || caller.PID() != child.cmd.Process.Pid || !slices.Contains(res.Selectors, unixSelector("uid", "0")) {
+				t.Errorf("pid %d: %v, %v", caller.PID(), res.Selectors, err)
+			}
+			child.end(t)
+			if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
+				t.Errorf("it outlives its connector: %v", err)
+			}
+		})
 	}
 }

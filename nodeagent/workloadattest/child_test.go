@@ -35,6 +35,15 @@ func TestMain(m *testing.M) {
 // child connects, says so on stdout, and goes on when stdin has a line.
 func child(spec string) error {
 	path, what, _ := strings.Cut(spec, ":")
+	if what == "receive" {
+		return receive()
+	}
+	become := func() error { return errors.Join(syscall.Setgid(65534), syscall.Setuid(65534)) }
+	if what == "nobody" {
+		if err := become(); err != nil {
+			return err
+		}
+	}
 	conn, err := net.Dial("unix", path)
 	if err != nil {
 		return err
@@ -54,7 +63,11 @@ func child(spec string) error {
 			return err
 		}
 	}
-	become := func() error { return errors.Join(syscall.Setgid(65534), syscall.Setuid(65534)) }
+	if what == "share" {
+		if err := share(socket); err != nil {
+			return err
+		}
+	}
 	if what == "setuid" {
 		if err := become(); err != nil {
 			return err
@@ -70,6 +83,52 @@ func child(spec string) error {
 	}
 	fmt.Println("changed")
 	_, err = in.ReadString('\n')
+	return err
+}
+
+// share sends the socket to a process of another user (SCM_RIGHTS, unix(7)), which
+// writes on it, and leaves it there.
+func share(socket *os.File) error {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return err
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	other := exec.Command(exe)
+	other.Env = []string{childEnv + "=:receive"}
+	other.ExtraFiles = []*os.File{os.NewFile(uintptr(pair[1]), "pair")}
+	if err := other.Start(); err != nil {
+		return err
+	}
+	return unix.Sendmsg(pair[0], []byte("x"), unix.UnixRights(int(socket.Fd())), nil, 0)
+}
+
+// receive is the other process of share. It ends when the socket does.
+func receive() error {
+	if err := syscall.Setuid(65534); err != nil {
+		return err
+	}
+	oob := make([]byte, unix.CmsgSpace(4))
+	_, n, _, _, err := unix.Recvmsg(3, make([]byte, 1), oob, 0)
+	if err != nil {
+		return err
+	}
+	msgs, err := unix.ParseSocketControlMessage(oob[:n])
+	if err != nil {
+		return err
+	}
+	fds, err := unix.ParseUnixRights(&msgs[0])
+	if err != nil {
+		return err
+	}
+	f := os.NewFile(uintptr(fds[0]), "socket")
+	if _, err := f.WriteString("other"); err != nil {
+		return err
+	}
+	_, err = f.Read(make([]byte, 1))
 	return err
 }
 
