@@ -36,8 +36,8 @@ func (b *agentBlock) check(conf *hclconf.File, s *settings) {
 		conf.Check("agent.availability_target", fmt.Errorf("%s: want 24h or more", short(t)))
 	}
 	for _, id := range b.AuthorizedDelegates {
-		if !b.TrustDomain.IsZero() && !id.MemberOf(b.TrustDomain) || id.Path() == "" {
-			conf.Check("agent.authorized_delegates", fmt.Errorf("%s is no workload of %s: want its SPIFFE ID, such as spiffe://%s/delegate", id, b.TrustDomain.Name(), b.TrustDomain.Name()))
+		if td := s.agent.TrustDomain; !td.IsZero() && !id.MemberOf(td) || id.Path() == "" {
+			conf.Check("agent.authorized_delegates", fmt.Errorf("%s is no workload of %s: want its SPIFFE ID, such as spiffe://%s/delegate", id, td.Name(), td.Name()))
 		}
 	}
 	admin, public := filepath.Clean(s.agent.AdminSocketPath), filepath.Dir(filepath.Clean(s.agent.SocketPath))

@@ -85,7 +85,8 @@ func (f *flags) trust(t trustChoice) (trustChoice, error) {
 		}
 		if t.url != "" {
 			t.of.url = "-trustBundleUrl"
-		} else {
+		}
+		if !strings.HasPrefix(t.url, "http://") { // the file's socket is for such
 			t.unixSocket = ""
 		}
 	}
