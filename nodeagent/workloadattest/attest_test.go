@@ -247,7 +247,7 @@ func TestHashOfAFreshFileIsNotKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	cache := newHashCache()
-	for age, kept := range map[time.Duration]bool{settled - time.Second: false, -time.Hour: false, settled + time.Second: true} {
+	for age, kept := range map[time.Duration]bool{settled / 2: false, -time.Hour: false, settledCoarse + time.Second: true} {
 		cache.sums = make(map[fileVersion]*fileSum)
 		cache.now = func() time.Time { return time.Unix(v.ctime.Unix()).Add(age) }
 		if _, err := cache.sum(t.Context(), f, 0); err != nil {

@@ -28,8 +28,10 @@ const (
 	// seen must not take the disk and all cores.
 	hashers = 2
 	// settled is how old a file's last change must be for its sum to be kept. A
-	// change within the same tick of the file system's clock leaves no trace.
-	settled = 2 * time.Second
+	// change within the same tick of the file system's clock leaves no trace: a
+	// tick is 10 ms at most, or 2 s where file systems keep whole seconds.
+	settled       = 100 * time.Millisecond
+	settledCoarse = 3 * time.Second
 )
 
 // fileVersion tells whether a file's content can have changed. The change time
@@ -80,6 +82,7 @@ func (c *hashCache) sum(ctx context.Context, f *os.File, limit int64) (string, e
 		return "", err
 	}
 	defer func() { <-c.slots }()
+	now := c.now() // before the first byte is read
 	h := sha256.New()
 	if _, err := io.Copy(h, &cancelReader{ctx: ctx, r: io.NewSectionReader(f, 0, int64(before.size))}); err != nil {
 		return "", err
@@ -92,7 +95,11 @@ func (c *hashCache) sum(ctx context.Context, f *os.File, limit int64) (string, e
 		return "", errors.New("the file changed while it was read")
 	}
 	sum := hex.EncodeToString(h.Sum(nil))
-	if age := c.now().Sub(time.Unix(before.ctime.Unix())); age > settled {
+	wait := settled
+	if before.ctime.Nsec == 0 {
+		wait = settledCoarse
+	}
+	if age := now.Sub(time.Unix(before.ctime.Unix())); age > wait {
 		s.hex = sum
 	}
 	return sum, nil

@@ -217,3 +217,33 @@ func BenchmarkIdleCaller(b *testing.B) {
 		c.Close()
 	}
 }
+
+// BenchmarkAttest measures what knowing a caller costs, path and hash included.
+func BenchmarkAttest(b *testing.B) {
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(b.TempDir(), "s")})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer l.Close()
+	client, err := net.Dial("unix", l.Addr().String())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer client.Close()
+	raw, err := l.Accept()
+	if err != nil {
+		b.Fatal(err)
+	}
+	conn, info, err := testCredentials().ServerHandshake(raw)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer conn.Close()
+	a := New(Options{DiscoverPath: true})
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := a.Attest(b.Context(), info.(*Caller)); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -3,7 +3,6 @@ package workloadattest
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -190,7 +189,7 @@ func readStat(dir *os.File) (procStat, error) {
 	if err == nil {
 		defer f.Close()
 		var data []byte
-		if data, err = io.ReadAll(io.LimitReader(f, maxProcFile)); err == nil {
+		if data, err = readAll(f, maxProcFile); err == nil {
 			return parseStat(data)
 		}
 	}

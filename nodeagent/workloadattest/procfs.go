@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -28,21 +29,21 @@ func parseStatus(data []byte) (procStatus, error) {
 	var st procStatus
 	var seenUID, seenGID, seenGroups bool
 	for line := range bytes.Lines(data) {
-		key, value, found := strings.Cut(strings.TrimSuffix(string(line), "\n"), ":")
+		key, value, found := bytes.Cut(line, []byte(":"))
 		if !found {
 			continue
 		}
 		var err error
 		switch {
-		case key == "Uid" && !seenUID:
+		case string(key) == "Uid" && !seenUID:
 			seenUID = true
-			st.UID, err = effective(value)
-		case key == "Gid" && !seenGID:
+			st.UID, err = effective(string(value))
+		case string(key) == "Gid" && !seenGID:
 			seenGID = true
-			st.GID, err = effective(value)
-		case key == "Groups" && !seenGroups:
+			st.GID, err = effective(string(value))
+		case string(key) == "Groups" && !seenGroups:
 			seenGroups = true
-			st.Groups, err = parseIDs(value)
+			st.Groups, err = parseIDs(string(value))
 		}
 		if err != nil {
 			return procStatus{}, fmt.Errorf("field %s: %w", key, err)
@@ -170,10 +171,21 @@ func readProc(path string) ([]byte, error) {
 	return readAll(f, maxProcFile)
 }
 
+// readAll has room for most files of /proc at once: each read is a system call.
 func readAll(f *os.File, limit int) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(f, int64(limit)+1))
-	if err == nil && len(data) > limit {
-		err = fmt.Errorf("it is longer than %d bytes", limit)
+	data := make([]byte, 0, min(limit+1, 4096))
+	for len(data) <= limit {
+		if len(data) == cap(data) {
+			data = slices.Grow(data, len(data))
+		}
+		n, err := f.Read(data[len(data):min(cap(data), limit+1)])
+		data = data[:len(data)+n]
+		if errors.Is(err, io.EOF) {
+			return data, nil
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
-	return data, err
+	return nil, fmt.Errorf("it is longer than %d bytes", limit)
 }
