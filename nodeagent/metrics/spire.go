@@ -88,6 +88,8 @@ func rpcName(method string) (string, bool) {
 	if !ok {
 		return "", false
 	}
-	call = strings.ReplaceAll(call, "ToX509SVIDs", "ToX509_SVIDs") // SPIRE's exception
+	if call == "SubscribeToX509SVIDs" { // SPIRE's exception
+		return short + "_subscribe_to_x509_svids", true
+	}
 	return short + "_" + metrics.Snake(call), true
 }
