@@ -1,5 +1,5 @@
 // Command issuer measures an issuer beside the real spire-server, in one run on one machine: CPU for each entry, SVID and
-// join, memory, what it uses while idle and under agents that poll, and how long a restart takes. It has the load, and
+// join, memory, what it uses while idle, under agents that poll and with agents that are told of changes, and how long a restart takes. It has the load, and
 // starts and ends both; what the numbers mean is in docs/performance.md.
 package main
 
@@ -58,9 +58,9 @@ func parse(args []string, complaints io.Writer) (settings, error) {
 	fs.IntVar(&set.entries, "entries", 100_000, "how many entries are created")
 	fs.IntVar(&set.svids, "svids", 5_000, "how many SVIDs are signed in batches of 50, and a fifth as many singly")
 	fs.IntVar(&set.joins, "joins", 200, "how many agents join")
-	fs.IntVar(&set.agents, "agents", 500, "how many agents poll")
+	fs.IntVar(&set.agents, "agents", 500, "how many agents poll, and are on streams")
 	fs.DurationVar(&set.idle, "idle", 30*time.Second, "how long to watch an issuer that does nothing, and one that is polled")
-	fs.StringVar(&set.parts, "run", "", "`PARTS` to measure: svids,joins,entries,agents,restart (default all); entries come before agents and restart")
+	fs.StringVar(&set.parts, "run", "", "`PARTS` to measure: svids,joins,entries,agents,streams,restart (default all); entries come before agents, streams and restart")
 	fs.StringVar(&set.markdown, "markdown", "", "`FILE` that also takes the tables, as Markdown")
 	if err := fs.Parse(args); err != nil {
 		return settings{}, err

@@ -57,7 +57,7 @@ func (m *measurement) run(ctx context.Context) (err error) {
 		name string
 		run  func(context.Context) error
 	}{
-		{"joins", m.joins}, {"svids", m.svids}, {"entries", m.entries}, {"agents", m.agents}, {"restart", m.restart},
+		{"joins", m.joins}, {"svids", m.svids}, {"entries", m.entries}, {"agents", m.agents}, {"streams", m.streams}, {"restart", m.restart},
 	} {
 		if !m.set.runs(part.name) {
 			continue
