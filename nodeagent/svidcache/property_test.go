@@ -46,24 +46,26 @@ func (x *chaos) entry(id string) registration.Entry {
 		e.Selectors = x.some(2)
 		e.Revision = int64(x.IntN(3))
 		e.CreatedAt = time.Unix(1000+int64(x.IntN(2)), 0)
-		switch x.IntN(8) {
-		case 0:
-			e.Hint = fmt.Sprint("h", x.IntN(2))
-		case 1:
+		maybe := func() bool { return x.IntN(5) == 0 }
+		if maybe() {
 			e.FederatesWith = []spiffeid.TrustDomain{x.domains[1+x.IntN(2)].TrustDomain}
-		case 2:
+		}
+		if maybe() {
 			e.SPIFFEID, e.Template = spiffeid.ID{}, x.tmpls[x.IntN(len(x.tmpls))]
-		case 3:
-			e.DNSNames = []string{fmt.Sprintf("d%d.test", x.IntN(2))}
-		case 4:
-			e.StoreSVID = true
-		case 5:
+		} else if maybe() {
 			e.SPIFFEID = spiffeid.RequireFromString("spiffe://example.org/other")
-		case 6:
-			e.DisableX509SVIDPrefetch, e.Admin = true, true
-		case 7:
+		}
+		if maybe() {
+			e.DNSNames = []string{fmt.Sprintf("d%d.test", x.IntN(2))}
+		}
+		if maybe() {
 			e.ExpiresAt = time.Now().Add(-time.Second)
 		}
+		if maybe() && maybe() {
+			e.StoreSVID = true
+		}
+		e.Hint = []string{"", "", "h", "i"}[x.IntN(4)]
+		e.DisableX509SVIDPrefetch, e.Admin = maybe(), maybe()
 	})
 }
 
@@ -209,6 +211,7 @@ func fresh(t *testing.T, w *world, rnd *rand.Rand) {
 		other := New(w.cfg)
 		ctx, cancel := context.WithCancel(t.Context())
 		running.Go(func() { other.Run(ctx) })
+		defer cancel() // also where the test ends here
 		u.Whole, u.Entries, u.Removed = true, x.all(), nil
 		other.Apply(u)
 		for i, sub := range subs {

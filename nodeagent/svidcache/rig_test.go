@@ -93,7 +93,7 @@ func (s *issuer) sign(r upstream.CSR) upstream.Signed {
 		id = s.otherID
 	}
 	now := s.now()
-	cert := s.ca.Sign(s.t, id.String(), csr.PublicKey, testca.Lifetime(now.Add(-10*time.Second), now.Add(s.ttl)))
+	cert := s.ca.Sign(s.t, id.String(), csr.PublicKey, testca.Lifetime(now.Add(-10*time.Second), now.Add(s.ttl)), func(c *x509.Certificate) { c.DNSNames = e.DNSNames })
 	return upstream.Signed{Chain: []*x509.Certificate{cert}}
 }
 
