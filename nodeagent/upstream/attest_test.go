@@ -87,6 +87,7 @@ func TestLostAnswersToANodeKey(t *testing.T) {
 
 func TestAttestsAgainAtHalfLife(t *testing.T) {
 	s := spiretest.New(t, "example.org")
+	pollOnly(s)
 	s.Set(func(sw *spiretest.Switches) { sw.AgentTTL = 2 * time.Second })
 	a := start(t, keyConfig(t, s, t.TempDir(), s.Token("first-token", time.Hour)))
 	a.synced()
@@ -185,6 +186,7 @@ func TestCertificateIsReadAgainEachTime(t *testing.T) {
 // trying, since it has workloads to serve.
 func TestAgentThatCanProveItselfComesBack(t *testing.T) {
 	s := spiretest.New(t, "example.org")
+	pollOnly(s)
 	a := start(t, popConfig(t, s, t.TempDir()))
 	a.synced()
 	a.drain()

@@ -29,6 +29,7 @@ func proto(t *testing.T, a *jwttest.Authority, tainted bool) *types.JWTKey {
 
 func TestJWTKeysOfTheBundles(t *testing.T) {
 	s := spiretest.New(t, "example.org")
+	pollOnly(s)
 	own, foreign := s.CA.TrustDomain, testca.New(t, "known.org")
 	good, tainted, expired := jwttest.New(t, "example.org", "good"), jwttest.New(t, "example.org", "tainted"), jwttest.New(t, "example.org", "expired")
 	good.ExpiresAt, expired.ExpiresAt = time.Now().Add(time.Hour), time.Now().Add(-time.Hour)
@@ -64,7 +65,7 @@ func TestTemplatesAreAskedFor(t *testing.T) {
 	for _, without := range []bool{false, true} {
 		t.Run(fmt.Sprintf("without sync %v", without), func(t *testing.T) {
 			s := spiretest.New(t, "example.org")
-			s.Set(func(sw *spiretest.Switches) { sw.NoSync = without })
+			s.Set(func(sw *spiretest.Switches) { sw.NoSync, sw.NoChanges = without, true })
 			s.SignJWTs(jwttest.New(t, "example.org", "k"))
 			template, err := registration.ParseTemplate(s.CA.TrustDomain, "/u/{{unix:user}}")
 			if err != nil {

@@ -30,7 +30,7 @@ func (c *Client) keep(ctx context.Context) (*RefusedError, error) {
 	k := &keeping{
 		c:        c,
 		wait:     growing{first: time.Second, most: time.Minute},
-		waitAnew: growing{first: 5 * time.Second, most: 5 * time.Minute},
+		waitAnew: growing{first: min(5*time.Second, c.cfg.Rebootstrap.Delay), most: 5 * time.Minute},
 	}
 	for {
 		begun := c.mistake.begun.fired()

@@ -30,6 +30,7 @@ func TestOutlastsARestartOfTheIssuer(t *testing.T) {
 // SPIRE's server ends each connection after three minutes.
 func TestOutlastsTheEndOfConnections(t *testing.T) {
 	s := spiretest.New(t, "example.org")
+	pollOnly(s)
 	s.Stop()
 	s.Set(func(sw *spiretest.Switches) { sw.MaxConnectionAge = 30 * time.Millisecond })
 	s.Start()

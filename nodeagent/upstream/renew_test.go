@@ -58,6 +58,7 @@ func writeState(t *testing.T, s *spiretest.Server, dir string, svid *x509svid.SV
 
 func TestRenewsAtHalfLife(t *testing.T) {
 	s := spiretest.New(t, "example.org")
+	pollOnly(s)
 	dir := enrolled(t, s, "tok", 30*time.Minute)
 	first, _ := s.Serials(s.AgentID("tok"))
 	a := start(t, config(s, dir, ""))

@@ -3,6 +3,8 @@ package upstream_test
 import (
 	"cmp"
 	"context"
+	"io"
+	"log/slog"
 	"maps"
 	"slices"
 	"sync"
@@ -39,12 +41,21 @@ func config(s *spiretest.Server, dir, token string) upstream.Config {
 	}
 }
 
+// pollOnly makes s an issuer such as SPIRE's.
+func pollOnly(s *spiretest.Server) { s.Set(func(sw *spiretest.Switches) { sw.NoChanges = true }) }
+
 func start(t *testing.T, cfg upstream.Config) *agent {
+	t.Helper()
+	return startWith(t, cfg, func(*upstream.Client) {})
+}
+
+func startWith(t *testing.T, cfg upstream.Config, change func(*upstream.Client)) *agent {
 	t.Helper()
 	client, err := upstream.Open(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
+	change(client)
 	ctx, cancel := context.WithCancel(t.Context())
 	a := &agent{Client: client, t: t, states: make(chan upstream.Update), ctx: ctx, cancel: cancel, ended: make(chan error, 1)}
 	a.running.Go(func() {
@@ -112,6 +123,8 @@ func (a *agent) await(what string, cond func(upstream.Update) bool) upstream.Upd
 		}
 	}
 }
+
+func logTo(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }
 
 func (a *agent) synced() upstream.Update {
 	a.t.Helper()

@@ -9,6 +9,7 @@ import (
 
 func TestIssuerIsToldVersionAndBundle(t *testing.T) {
 	s := spiretest.New(t, "example.org")
+	pollOnly(s)
 	cfg := config(s, t.TempDir(), s.Token("tok", time.Hour))
 	cfg.Version = "lanyard/v1.2.3"
 	a := start(t, cfg)
@@ -36,6 +37,7 @@ func TestIssuerIsToldVersionAndBundle(t *testing.T) {
 
 func TestIssuerWithoutPostStatus(t *testing.T) {
 	s := spiretest.New(t, "example.org")
+	pollOnly(s)
 	s.Set(func(sw *spiretest.Switches) { sw.NoStatus = true })
 	a := start(t, config(s, t.TempDir(), s.Token("tok", time.Hour)))
 	a.synced()

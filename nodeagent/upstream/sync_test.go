@@ -19,7 +19,7 @@ import (
 
 func TestSyncInPages(t *testing.T) {
 	s := spiretest.New(t, "example.org")
-	s.Set(func(sw *spiretest.Switches) { sw.PageSize = 10 })
+	s.Set(func(sw *spiretest.Switches) { sw.PageSize, sw.NoChanges = 10, true })
 	var want []string
 	for i := range 35 {
 		e := entry(s, "tok", fmt.Sprintf("e%02d", i))
@@ -50,7 +50,7 @@ func TestSyncInPages(t *testing.T) {
 
 func TestSyncWithoutTheMethod(t *testing.T) {
 	s := spiretest.New(t, "example.org")
-	s.Set(func(sw *spiretest.Switches) { sw.NoSync = true })
+	s.Set(func(sw *spiretest.Switches) { sw.NoSync, sw.NoChanges = true, true })
 	s.Put(entry(s, "tok", "a"))
 	a := start(t, config(s, t.TempDir(), s.Token("tok", time.Hour)))
 	for range 3 {

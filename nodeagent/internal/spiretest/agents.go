@@ -67,6 +67,7 @@ func (s *Server) Ban(id spiffeid.ID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.agents[id] = &agent{}
+	s.wake()
 }
 
 // Evict forgets an agent.
@@ -74,6 +75,7 @@ func (s *Server) Evict(id spiffeid.ID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.agents, id)
+	s.wake()
 	maps.DeleteFunc(s.nodeKeys, func(_ [32]byte, bound spiffeid.ID) bool { return bound == id })
 }
 
@@ -95,10 +97,18 @@ func (s *Server) admit(ctx context.Context, method string) error {
 	name := path.Base(method)
 	s.calls[name]++
 	defer func() { close(s.moved); s.moved = make(chan struct{}) }()
+	if s.Fail != nil && name != "Watch" {
+		return s.Fail
+	}
 	switch name {
 	case "AttestAgent", "GetBundle":
 		return nil
 	}
+	return s.allow(ctx, method)
+}
+
+// allow is nil for an agent in good standing; s.mu is held.
+func (s *Server) allow(ctx context.Context, method string) error {
 	cert := clientCert(ctx)
 	if cert == nil {
 		return status.Errorf(codes.PermissionDenied, "authorization denied for method %s", method)
@@ -128,6 +138,7 @@ func (s *Server) authorize(cert *x509.Certificate) types.PermissionDeniedDetails
 	case a.serial.Cmp(cert.SerialNumber) == 0:
 	case a.next != nil && a.next.Cmp(cert.SerialNumber) == 0:
 		a.serial, a.next = a.next, nil
+		s.wake() // the stream of the SVID before ends
 	default:
 		return types.PermissionDeniedDetails_AGENT_NOT_ACTIVE
 	}
@@ -168,7 +179,7 @@ func (s *Server) sign(id spiffeid.ID, der []byte, ttl time.Duration) (*x509.Cert
 		return nil, status.Errorf(codes.InvalidArgument, "malformed CSR: %v", err)
 	}
 	now := time.Now()
-	return s.CA.Sign(s.t, id.String(), csr.PublicKey, testca.Lifetime(now.Add(-10*time.Second), now.Add(ttlOr(ttl)))), nil
+	return s.signer.Sign(s.t, id.String(), csr.PublicKey, testca.Lifetime(now.Add(-10*time.Second), now.Add(ttlOr(ttl)))), nil
 }
 
 func x509SVID(id spiffeid.ID, cert *x509.Certificate) *types.X509SVID {
@@ -189,7 +200,7 @@ func (a agentService) AttestAgent(stream grpc.BidiStreamingServer[agentv1.Attest
 	if method := req.GetParams().GetData().GetType(); method == nodeattest.JoinToken {
 		result.Svid, err = a.attest(req.GetParams())
 	} else {
-		result.Reattestable = true
+		result.Reattestable = a.s.reattests()
 		result.Svid, err = a.challenge(stream, method, req.GetParams())
 	}
 	if err != nil {

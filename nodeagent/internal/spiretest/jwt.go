@@ -31,16 +31,6 @@ func (s *Server) SignJWTs(a *jwttest.Authority) {
 	s.jwt.signs = a
 }
 
-// SetJWTKeys puts exactly these keys into the bundle of td, its own or that of another.
-func (s *Server) SetJWTKeys(td spiffeid.TrustDomain, keys ...*types.JWTKey) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.jwt.keys == nil {
-		s.jwt.keys = make(map[spiffeid.TrustDomain][]*types.JWTKey)
-	}
-	s.jwt.keys[td] = keys
-}
-
 func knowsTemplates(ctx context.Context) bool {
 	return slices.Contains(metadata.ValueFromIncomingContext(ctx, "lanyard-templates"), "1")
 }

@@ -33,6 +33,12 @@ func (a agentService) challenge(stream attestStream, method string, params *agen
 	return nil, status.Errorf(codes.FailedPrecondition, "error getting node attestor: could not find node attestor type %q", method)
 }
 
+func (s *Server) reattests() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.NotReattestable
+}
+
 func (a agentService) without() bool {
 	a.s.mu.Lock()
 	defer a.s.mu.Unlock()
@@ -149,7 +155,7 @@ func (s *Server) admitAs(id spiffeid.ID, params *agentv1.AttestAgentRequest_Para
 	if err != nil {
 		return nil, err
 	}
-	s.agents[id] = &agent{serial: cert.SerialNumber, reattests: true}
+	s.agents[id] = &agent{serial: cert.SerialNumber, reattests: !s.NotReattestable}
 	if s.LoseJoins > 0 {
 		s.LoseJoins--
 		return nil, status.Error(codes.Unavailable, "the answer was lost")

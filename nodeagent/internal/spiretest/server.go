@@ -5,6 +5,7 @@ package spiretest
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"sync"
 	"testing"
@@ -18,9 +19,9 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/lanyard-mtls/lanyard/internal/mtls"
-	"github.com/lanyard-mtls/lanyard/internal/registration"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/agentv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/bundlev1"
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/changesv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/entryv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/svidv1"
 	"github.com/lanyard-mtls/lanyard/internal/testca"
@@ -34,23 +35,16 @@ type Server struct {
 	// Addr is host:port, the same after a restart.
 	Addr string
 
-	mu sync.Mutex
+	*world
+	// The rest is guarded by world.mu too.
 	Switches
-	bundle    *x509bundle.Bundle
-	federated map[spiffeid.TrustDomain]*x509bundle.Bundle
-	jwt       jwtKeys
-	svid      *x509svid.SVID
-	tokens    map[string]*token
-	agents    map[spiffeid.ID]*agent
-	nodeKeys  map[[32]byte]spiffeid.ID // bound by join_key
-	posted    []*agentv1.PostStatusRequest
-	sequence  uint64 // of the bundle
-	entries   map[string]registration.Entry
-	calls     map[string]int // by short method name
-	batches   []int          // sizes of signing requests that were answered
-	moved     chan struct{}  // closed and replaced at each call
-	server    *grpc.Server
-	serving   sync.WaitGroup
+	svid    *x509svid.SVID
+	posted  []*agentv1.PostStatusRequest
+	calls   map[string]int // by short method name
+	batches []int          // sizes of signing requests that were answered
+	moved   chan struct{}  // closed and replaced at each call
+	server  *grpc.Server
+	serving sync.WaitGroup
 }
 
 // Switches are what tests vary. Durations of 0 are an hour.
@@ -74,24 +68,36 @@ type Switches struct {
 	NoStatus, NoJoinKey bool
 	// Refuse, if set, answers attempts to join by x509pop.
 	Refuse error
+	// Fail, if set, answers every call but those of Watch.
+	Fail error
+	// NotReattestable tells agents that attest by challenge to renew instead.
+	NotReattestable bool
+	// Curves, set before a start, are the key exchanges of TLS; nil: Go's.
+	Curves []tls.CurveID
+	Pushing
 }
 
 // New starts an issuer of trust domain td that ends with the test.
 func New(t testing.TB, td string) *Server {
 	t.Helper()
 	ca := testca.New(t, td)
+	return serve(t, ca, newWorld(ca))
+}
+
+// Twin starts another issuer with the same authority, agents, entries and bundles,
+// and switches of its own, that ends with the test.
+func (s *Server) Twin() *Server {
+	s.t.Helper()
+	return serve(s.t, s.CA, s.world)
+}
+
+func serve(t testing.TB, ca *testca.CA, w *world) *Server {
+	t.Helper()
 	s := &Server{
-		t: t, CA: ca, Addr: "127.0.0.1:0",
-		bundle:    ca.Bundle(),
-		federated: make(map[spiffeid.TrustDomain]*x509bundle.Bundle),
-		svid:      ca.SVID(t, "spiffe://"+td+"/spire/server"),
-		tokens:    make(map[string]*token),
-		agents:    make(map[spiffeid.ID]*agent),
-		nodeKeys:  make(map[[32]byte]spiffeid.ID),
-		sequence:  1,
-		entries:   make(map[string]registration.Entry),
-		calls:     make(map[string]int),
-		moved:     make(chan struct{}),
+		t: t, CA: ca, Addr: "127.0.0.1:0", world: w,
+		svid:  ca.SVID(t, "spiffe://"+ca.TrustDomain.Name()+"/spire/server"),
+		calls: make(map[string]int),
+		moved: make(chan struct{}),
 	}
 	s.Start()
 	t.Cleanup(s.Stop)
@@ -109,9 +115,19 @@ func (s *Server) Start() {
 	tlsConfig := mtls.ServerOptional(source{s}, mtls.Any, mtls.Options{NextProtos: []string{"h2"}, DisableTickets: true})
 	s.mu.Lock()
 	age := s.MaxConnectionAge
+	curves := s.Curves
 	s.mu.Unlock()
+	inner := tlsConfig.GetConfigForClient
+	tlsConfig.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		cfg, err := inner(hello)
+		if err == nil && curves != nil {
+			cfg = cfg.Clone()
+			cfg.CurvePreferences = curves
+		}
+		return cfg, err
+	}
 	server := grpc.NewServer(
-		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: age}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: age, MaxConnectionAgeGrace: age}),
 		grpc.Creds(credentials.NewTLS(tlsConfig)),
 		grpc.UnaryInterceptor(s.unary), grpc.StreamInterceptor(s.stream),
 	)
@@ -119,6 +135,7 @@ func (s *Server) Start() {
 	bundlev1.RegisterBundleServer(server, bundleService{s: s})
 	entryv1.RegisterEntryServer(server, entryService{s: s})
 	svidv1.RegisterSVIDServer(server, svidService{s: s})
+	changesv1.RegisterChangesServer(server, changesService{s: s})
 	s.mu.Lock()
 	s.server = server
 	s.mu.Unlock()
@@ -139,6 +156,7 @@ func (s *Server) Set(change func(*Switches)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	change(&s.Switches)
+	s.wake()
 }
 
 // Calls returns how often a method was called.
@@ -174,39 +192,6 @@ func (s *Server) Await(what string, cond func() bool) {
 			s.t.Fatalf("waited a minute for: %s", what)
 		}
 	}
-}
-
-// Put creates or replaces an entry; its revision is the caller's to raise.
-func (s *Server) Put(entries ...registration.Entry) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, e := range entries {
-		s.entries[e.ID] = e
-	}
-}
-
-// Delete removes an entry.
-func (s *Server) Delete(id string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.entries, id)
-}
-
-// AddAuthority adds a new authority to the bundle.
-func (s *Server) AddAuthority() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	next := s.bundle.Clone()
-	next.AddX509Authority(testca.New(s.t, s.CA.TrustDomain.Name()).Cert)
-	s.bundle = next
-	s.sequence++
-}
-
-// Federate makes a bundle of another trust domain known.
-func (s *Server) Federate(b *x509bundle.Bundle) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.federated[b.TrustDomain()] = b
 }
 
 // source is the issuer's identity in TLS.

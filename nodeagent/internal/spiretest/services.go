@@ -27,9 +27,7 @@ type bundleService struct {
 func (b bundleService) GetBundle(context.Context, *bundlev1.GetBundleRequest) (*types.Bundle, error) {
 	b.s.mu.Lock()
 	defer b.s.mu.Unlock()
-	p := b.s.bundleProto(b.s.bundle)
-	p.SequenceNumber = b.s.sequence
-	return p, nil
+	return b.s.ownBundle(), nil
 }
 
 func (b bundleService) GetFederatedBundle(_ context.Context, req *bundlev1.GetFederatedBundleRequest) (*types.Bundle, error) {
@@ -46,10 +44,17 @@ func (b bundleService) GetFederatedBundle(_ context.Context, req *bundlev1.GetFe
 	return b.s.bundleProto(bundle), nil
 }
 
+// ownBundle is the trust domain's; s.mu is held.
+func (s *Server) ownBundle() *types.Bundle {
+	p := s.bundleProto(s.bundle)
+	p.SequenceNumber = s.sequence
+	return p
+}
+
 func (s *Server) bundleProto(b *x509bundle.Bundle) *types.Bundle {
 	p := &types.Bundle{TrustDomain: b.TrustDomain().Name(), JwtAuthorities: s.jwt.keys[b.TrustDomain()]}
 	for _, cert := range b.X509Authorities() {
-		p.X509Authorities = append(p.X509Authorities, &types.X509Certificate{Asn1: cert.Raw})
+		p.X509Authorities = append(p.X509Authorities, &types.X509Certificate{Asn1: cert.Raw, Tainted: slices.ContainsFunc(s.tainted, cert.Equal)})
 	}
 	return p
 }
