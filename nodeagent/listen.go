@@ -2,13 +2,11 @@ package nodeagent
 
 import (
 	"context"
-	"errors"
 	"io/fs"
 	"net"
-	"os"
 
 	"github.com/lanyard-mtls/lanyard/internal/listen"
-	"github.com/lanyard-mtls/lanyard/internal/unixsock"
+	"github.com/lanyard-mtls/lanyard/nodeagent/sockets"
 )
 
 const (
@@ -27,62 +25,24 @@ const (
 	workloadPrefix = "workload-"
 )
 
-// spec is one socket as configured.
-type spec struct {
-	name     string
-	path     string
-	mode     fs.FileMode
-	uid, gid int
-}
-
-func (c Config) specs() []spec {
-	specs := []spec{{name: publicSocket, path: c.SocketPath, mode: publicMode, uid: -1, gid: -1}}
+// specs are all sockets.
+func (c Config) specs() []sockets.Spec {
+	specs := []sockets.Spec{{Name: publicSocket, Path: c.SocketPath, Mode: publicMode, UID: -1, GID: -1}}
 	if c.AdminSocketPath != "" {
 		mode := fs.FileMode(adminMode)
 		if len(c.AuthorizedDelegates) > 0 {
 			mode = delegatesMode
 		}
-		specs = append(specs, spec{name: adminSocket, path: c.AdminSocketPath, mode: mode, uid: -1, gid: -1})
+		specs = append(specs, sockets.Spec{Name: adminSocket, Path: c.AdminSocketPath, Mode: mode, UID: -1, GID: -1})
 	}
 	for _, s := range c.Sockets {
 		mode := s.Mode
 		if mode == 0 {
 			mode = publicMode
 		}
-		specs = append(specs, spec{name: workloadPrefix + s.Name, path: s.Path, mode: mode, uid: s.UID, gid: s.GID})
+		specs = append(specs, sockets.Spec{Name: workloadPrefix + s.Name, Path: s.Path, Mode: mode, UID: s.UID, GID: s.GID})
 	}
 	return specs
-}
-
-// listeners are the agent's sockets, by name; nil where there is none.
-type listeners map[string]net.Listener
-
-func (l listeners) Listener(name string) net.Listener { return l[name] }
-
-// Close closes all of them.
-func (l listeners) Close() error {
-	for _, one := range l {
-		one.Close()
-	}
-	return nil
-}
-
-// listenOn binds all sockets or none.
-func listenOn(cfg Config) (listeners, error) {
-	set := make(listeners)
-	for _, s := range cfg.specs() {
-		l, err := unixsock.Listen(s.path, s.mode)
-		if err == nil {
-			set[s.name] = l
-			if s.uid >= 0 || s.gid >= 0 {
-				err = os.Chown(s.path, s.uid, s.gid)
-			}
-		}
-		if err != nil {
-			return nil, errors.Join(err, set.Close())
-		}
-	}
-	return set, nil
 }
 
 // beside are the TCP listeners; nil where none is configured.
@@ -105,10 +65,15 @@ func (p *parts) listenBeside(ctx context.Context) (on beside, err error) {
 	return on, nil
 }
 
-func (p *parts) addrs(set listeners, on beside) Addrs {
-	a := Addrs{Socket: set.Listener(publicSocket).Addr()}
-	if l := set.Listener(adminSocket); l != nil {
-		a.AdminSocket = l.Addr()
+func (p *parts) addrs(s *servers, on beside) Addrs {
+	var a Addrs
+	for _, e := range s.endpoints {
+		switch e.name {
+		case publicSocket:
+			a.Socket = e.listener.Addr()
+		case adminSocket:
+			a.AdminSocket = e.listener.Addr()
+		}
 	}
 	if on.metrics != nil {
 		a.Metrics = on.metrics.Addr()

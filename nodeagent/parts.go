@@ -35,11 +35,13 @@ type parts struct {
 	// out not to be.
 	upToDate, failed         chan struct{}
 	upToDateOnce, failedOnce sync.Once
+	// restored is closed when what was kept is served.
+	restored chan struct{}
 }
 
 // assemble makes the parts. It reads the agent's state; it starts nothing.
 func assemble(cfg Config, stopping context.Context) (*parts, error) {
-	p := &parts{cfg: cfg, started: time.Now(), stopping: stopping, upToDate: make(chan struct{}), failed: make(chan struct{})}
+	p := &parts{cfg: cfg, started: time.Now(), stopping: stopping, upToDate: make(chan struct{}), failed: make(chan struct{}), restored: make(chan struct{})}
 	client, err := p.open()
 	if err != nil {
 		return nil, err
@@ -166,6 +168,7 @@ func (p *parts) svid() []*x509.Certificate {
 func (p *parts) attempted(err error) {
 	p.metrics.Synced(err)
 	if err == nil {
+		p.cache.Reached()
 		p.upToDateOnce.Do(func() { close(p.upToDate) })
 	} else {
 		p.failedOnce.Do(func() { close(p.failed) })
@@ -177,6 +180,8 @@ func (p *parts) attempted(err error) {
 func (p *parts) ready(context.Context) error {
 	select {
 	case <-p.cache.Synced():
+		return nil
+	case <-p.restored:
 		return nil
 	default:
 		return errors.Join(svidcache.ErrNotSynced, p.client.Contact().Err)

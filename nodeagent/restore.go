@@ -43,8 +43,8 @@ func (p *parts) serveKept(ctx context.Context, state *keep.State) {
 	case <-p.failed:
 	case <-timer.C:
 	}
+	p.cfg.Log.Warn("the issuer does not answer yet: serving what was known before", "as_of", state.Saved.UTC().Format(time.RFC3339))
 	p.cache.Restore(state, time.Now())
 	p.jwts.Apply(state.JWT[p.cfg.TrustDomain])
-	p.cfg.Log.Warn("the issuer does not answer yet: serving what was kept", "svids", len(state.SVIDs),
-		"as_of", state.Saved.UTC().Format(time.RFC3339))
+	close(p.restored)
 }

@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/lanyard-mtls/lanyard/internal/durable"
+	"github.com/lanyard-mtls/lanyard/nodeagent/sockets"
 	"github.com/lanyard-mtls/lanyard/nodeagent/upstream"
 	"github.com/lanyard-mtls/lanyard/nodeagent/upstream/attest"
 )
@@ -28,21 +28,22 @@ func Run(ctx context.Context, cfg Config) error {
 	if cfg.Attestor == nil {
 		cfg.Attestor = attest.JoinToken{Token: attest.Token{Value: cfg.JoinToken}}
 	}
-	// The lock comes before anything in the directory is read: two agents with
-	// one key would renew each other away.
 	if err := durable.MkdirPrivate(cfg.DataDir); err != nil {
 		return fmt.Errorf("data_dir: %w", err)
 	}
-	unlock, err := durable.Lock(filepath.Join(cfg.DataDir, "agent.lock"))
-	if err != nil {
-		return fmt.Errorf("data_dir: %w", err)
-	}
-	defer unlock()
-	set, err := listenOn(cfg)
+	set, err := sockets.Open(ctx, sockets.Config{
+		Specs:    cfg.specs(),
+		TakeOver: cfg.TakeOver,
+		DataDir:  cfg.DataDir,
+		Log:      cfg.Log,
+	})
 	if err != nil {
 		return err
 	}
-	return errors.Join(run(ctx, cfg, set), set.Close())
+	// The lock comes before anything in the directory is read: two agents with
+	// one key would renew each other away.
+	err = set.Run(ctx, func(ctx context.Context) error { return run(ctx, cfg, set) })
+	return errors.Join(err, set.Close(false))
 }
 
 // run starts and stops the parts.
@@ -55,7 +56,7 @@ func Run(ctx context.Context, cfg Config) error {
 // Stop is the reverse: the streams end and the sockets close while the cache and
 // the issuer are still there, so that no stream ends for a reason that isn't so.
 // What the agent knows is kept last of all.
-func run(ctx context.Context, cfg Config, set listeners) error {
+func run(ctx context.Context, cfg Config, set *sockets.Set) error {
 	stopping, stopStreams := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopStreams()
 	p, err := assemble(cfg, stopping)
@@ -68,8 +69,9 @@ func run(ctx context.Context, cfg Config, set listeners) error {
 	}
 	servers := p.serve(set)
 	if cfg.Ready != nil {
-		cfg.Ready(p.addrs(set, beside))
+		cfg.Ready(p.addrs(servers, beside))
 	}
+	set.Ready("serving " + cfg.SocketPath)
 	cfg.Log.Info("agent serves the Workload API", "socket", cfg.SocketPath)
 
 	inner, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
@@ -78,7 +80,7 @@ func run(ctx context.Context, cfg Config, set listeners) error {
 	for _, run := range p.runs(beside) {
 		parts.Go(func() error { return run(inner) })
 	}
-	parts.Go(func() error { return p.greet(inner, servers) })
+	parts.Go(func() error { return p.greet(inner, servers, set) })
 
 	select {
 	case <-ctx.Done():
@@ -118,15 +120,17 @@ func (p *parts) watch(ctx context.Context) error {
 }
 
 // greet says when workloads can be served, and when the issuer is there.
-func (p *parts) greet(ctx context.Context, s *servers) error {
+func (p *parts) greet(ctx context.Context, s *servers, set *sockets.Set) error {
 	select {
 	case <-p.cache.Synced():
-		s.healthy()
+	case <-p.restored:
 	case <-ctx.Done():
 		return nil
 	}
+	s.healthy()
 	select {
 	case <-p.upToDate:
+		set.Status("in sync with " + p.client.Contact().Address)
 		p.cfg.Log.Info("agent is in sync with its issuer", "id", p.client.ID(), "issuer", p.client.Contact().Address)
 	case <-ctx.Done():
 	}

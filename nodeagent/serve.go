@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/lanyard-mtls/lanyard/nodeagent/adminapi"
+	"github.com/lanyard-mtls/lanyard/nodeagent/sockets"
 	"github.com/lanyard-mtls/lanyard/nodeagent/workloadapi"
 	"github.com/lanyard-mtls/lanyard/nodeagent/workloadattest"
 )
@@ -44,21 +45,22 @@ type servers struct {
 }
 
 type endpoint struct {
+	name     string
 	listener net.Listener
 	server   *grpc.Server
 }
 
 // serve serves on all sockets.
-func (p *parts) serve(set listeners) *servers {
+func (p *parts) serve(set *sockets.Set) *servers {
 	s := &servers{health: health.NewServer(), failed: make(chan struct{})}
 	s.health.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
 	for _, spec := range p.cfg.specs() {
-		server := p.public(spec.name)
-		if spec.name == adminSocket {
+		server := p.public(spec.Name)
+		if spec.Name == adminSocket {
 			server = p.admin()
 		}
 		healthpb.RegisterHealthServer(server, s.health)
-		s.add(endpoint{listener: set.Listener(spec.name), server: server})
+		s.add(endpoint{name: spec.Name, listener: set.Listener(spec.Name), server: server})
 	}
 	return s
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/lanyard-mtls/lanyard/internal/testca"
 	"github.com/lanyard-mtls/lanyard/nodeagent"
 	"github.com/lanyard-mtls/lanyard/nodeagent/internal/spiretest"
+	"github.com/lanyard-mtls/lanyard/nodeagent/keep"
 	"github.com/lanyard-mtls/lanyard/nodeagent/upstream"
 )
 
@@ -37,6 +38,9 @@ func TestStartsWhileTheIssuerIsAway(t *testing.T) {
 	}
 	s.Stop()
 	cfg.JoinToken = ""
+	if err := os.Remove(filepath.Join(cfg.DataDir, keep.Name)); err != nil {
+		t.Fatal(err)
+	}
 	a := start(t, cfg)
 	if _, err := workloadapi.FetchX509Context(t.Context(), a.addr()); status.Code(err) != codes.Unavailable {
 		t.Errorf("before the first sync: %v", err)
@@ -49,6 +53,37 @@ func TestStartsWhileTheIssuerIsAway(t *testing.T) {
 	if _, err := a.fetch(t); err != nil {
 		t.Errorf("after the issuer's return: %v", err)
 	}
+}
+
+// What an agent knew it serves after a restart too, in the issuer's absence, and
+// until it hears otherwise.
+func TestServesWhatWasKeptUntilTheIssuerIsThere(t *testing.T) {
+	s := spiretest.New(t, "example.org")
+	s.Put(own(s, "tok", "a"))
+	cfg := config(t, s, s.Token("tok", time.Hour))
+	first := start(t, cfg)
+	before, err := first.fetch(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := first.stop(); err != nil {
+		t.Fatal(err)
+	}
+	s.Stop()
+	cfg.JoinToken = ""
+	a := start(t, cfg)
+	kept, err := workloadapi.FetchX509Context(t.Context(), a.addr())
+	if err != nil {
+		t.Fatalf("with what was kept: %v", err)
+	}
+	if got, want := kept.DefaultSVID().Certificates[0], before.DefaultSVID().Certificates[0]; !got.Equal(want) {
+		t.Errorf("got %s of serial %s, want the one of before the restart, %s", kept.DefaultSVID().ID, got.SerialNumber, want.SerialNumber)
+	}
+	a.awaitHealthy(t)
+	u := watch(t, a)
+	s.Put(own(s, "tok", "b"))
+	s.Start()
+	u.await(t, "what changed meanwhile", func(c *workloadapi.X509Context) bool { return len(c.SVIDs) == 2 })
 }
 
 func TestKeepsServingWhileTheIssuerIsAway(t *testing.T) {
