@@ -5,11 +5,13 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 
 	"github.com/lanyard-mtls/lanyard/internal/cli"
+	"github.com/lanyard-mtls/lanyard/internal/durable"
 	"github.com/lanyard-mtls/lanyard/internal/run"
 	"github.com/lanyard-mtls/lanyard/nodeagent"
 	"github.com/lanyard-mtls/lanyard/sds"
@@ -40,9 +42,18 @@ has it go on in a new log file, where the old one was moved away.`,
 		}
 		ctx, stop := run.Signals(cmd.Context(), env.Stderr, env.Exit)
 		defer stop()
-		return cli.Advise(s.run(ctx, env.Stdout), "-dataDir and -socketPath")
+		return advise(env, s.run(ctx, env.Stdout))
 	}
 	return cmd
+}
+
+// advise adds what can be done about the usual obstacles to a start.
+func advise(env *cli.Env, err error) error {
+	const dirs = "-dataDir and -socketPath"
+	if errors.Is(err, durable.ErrLocked) && !env.Dialect.SPIRE() {
+		return cli.Hint(err, "stop that process, take its place with -takeOver, or keep them apart with %s", dirs)
+	}
+	return cli.Advise(err, dirs)
 }
 
 // run runs an agent and what goes with its process.
@@ -70,6 +81,13 @@ func Serve(ctx context.Context, cfg nodeagent.Config, secrets sds.Options, log *
 
 func serve(ctx context.Context, cfg nodeagent.Config, secrets *sds.Options, log *slog.Logger) error {
 	cfg.Log = log
+	ready := cfg.Ready
+	cfg.Ready = func(at nodeagent.Addrs) {
+		tellAddrs(log, at)
+		if ready != nil {
+			ready(at)
+		}
+	}
 	if secrets != nil {
 		opts := *secrets
 		opts.Log = log
@@ -80,4 +98,20 @@ func serve(ctx context.Context, cfg nodeagent.Config, secrets *sds.Options, log 
 	}
 	log.Info("agent stopped")
 	return nil
+}
+
+// tellAddrs logs where else the agent is reached: ports may be chosen by the kernel.
+func tellAddrs(log *slog.Logger, at nodeagent.Addrs) {
+	var attrs []any
+	for _, l := range []struct {
+		name string
+		addr net.Addr
+	}{{"admin_socket", at.AdminSocket}, {"metrics", at.Metrics}, {"health_checks", at.Health}} {
+		if l.addr != nil {
+			attrs = append(attrs, l.name, l.addr.String())
+		}
+	}
+	if len(attrs) > 0 {
+		log.Info("agent listens for its operator", attrs...)
+	}
 }

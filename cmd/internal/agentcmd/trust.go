@@ -13,6 +13,7 @@ import (
 	"github.com/lanyard-mtls/lanyard/internal/cli"
 	"github.com/lanyard-mtls/lanyard/internal/hclconf"
 	"github.com/lanyard-mtls/lanyard/nodeagent"
+	"github.com/lanyard-mtls/lanyard/nodeagent/upstream"
 	"github.com/lanyard-mtls/lanyard/nodeagent/upstream/trust"
 )
 
@@ -113,11 +114,15 @@ func (t trustChoice) into(ctx context.Context, c *nodeagent.Config) *trustFault 
 	}
 	switch {
 	case t.path != "":
-		if _, err := os.Stat(t.path); err != nil {
+		pem, err := os.ReadFile(t.path)
+		if err != nil {
 			return &trustFault{t.of.path, fmt.Errorf("%s: %w; it is the output of \"lanyard issuer bundle show\"", t.path, errors.Unwrap(err))}
 		}
 		if t.format != trust.SPIFFE {
 			c.TrustBundlePath = t.path
+			if _, err := upstream.ParseTrustBundle(c.TrustDomain, pem); err != nil && !c.TrustDomain.IsZero() {
+				return &trustFault{t.of.path, fmt.Errorf("%s: %w", t.path, err)}
+			}
 			return nil
 		}
 		source := trust.File{TrustDomain: c.TrustDomain, Path: t.path, Format: t.format}
