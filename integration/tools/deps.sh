@@ -174,11 +174,12 @@ install() {
 	nc) binary nc netcat-openbsd ;;
 	strace) binary strace strace ;;
 	systemd) have_all /usr/lib/systemd/systemd /usr/bin/dbus-daemon || debian systemd dbus || skip systemd "$why" ;;
-	kubelet) have_all /usr/bin/containerd /usr/sbin/runc /usr/lib/cni/bridge || debian containerd runc containernetworking-plugins iptables || skip kubelet "$why" ;;
+	kubelet) have_all /usr/bin/containerd /usr/sbin/runc /bin/busybox || debian containerd runc busybox-static || skip kubelet "$why" ;;
 	docker) docker_engine ;;
+	podman) binary podman podman runc ;;
 	programs) for one in redis postgres nginx wrk rsync nc strace systemd docker; do install $one; done ;;
 	*)
-		printf 'deps.sh: unknown name %s: one of gcc, curl, envoy, python, java, programs, redis, postgres, nginx, wrk, rsync, nc, strace, systemd, docker, kubelet\n' "$1" >&2
+		printf 'deps.sh: unknown name %s: one of gcc, curl, envoy, python, java, programs, redis, postgres, nginx, wrk, rsync, nc, strace, systemd, docker, podman, kubelet\n' "$1" >&2
 		exit 2
 		;;
 	esac

@@ -77,11 +77,7 @@ func (s *Set) lock(ctx context.Context) (unlock func() error, err error) {
 	before := s.before
 	s.mu.Unlock()
 	if before == nil {
-		unlock, err = durable.Lock(path)
-		if errors.Is(err, durable.ErrLocked) {
-			err = fmt.Errorf("%w: stop that agent, or start this one with -takeOver", err)
-		}
-		return unlock, err
+		return durable.Lock(path)
 	}
 	var names []string
 	for name := range s.sockets {
