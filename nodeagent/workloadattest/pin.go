@@ -45,15 +45,6 @@ type pin struct {
 	key   Key
 }
 
-// Key tells processes apart: no two have the same, not even one after another
-// under one number. It is comparable. One process may have several over time.
-type Key struct {
-	pid int
-	// Of the pidfd where that is the process's alone; else of /proc/PID, beside
-	// the time when the process started.
-	ino, start uint64
-}
-
 // pinPeer pins the process that connected socket, whose SO_PEERCRED names pid.
 // weak is true where it had to go by the number alone: then a process that ended
 // before this call, and whose number was given anew, is not told apart.
@@ -133,12 +124,6 @@ func (k kernel) crossCheck(pidfd, pid int) error {
 	return fmt.Errorf("the socket's peer is pid %d, but its pidfd is another process's", pid)
 }
 
-func inode(fd int) (uint64, error) {
-	var st unix.Stat_t
-	err := unix.Fstat(fd, &st)
-	return st.Ino, err
-}
-
 // pinFD takes over fd, a pidfd of the process pid.
 func (k kernel) pinFD(fd, pid int) (*pin, error) {
 	unix.CloseOnExec(fd)
@@ -159,15 +144,6 @@ func (k kernel) pinFD(fd, pid int) (*pin, error) {
 	return p, nil
 }
 
-func (p *pin) keyByStart() (Key, error) {
-	dir, err := openDir(p.pid)
-	if err != nil {
-		return Key{}, err
-	}
-	defer dir.Close()
-	return startKey(dir, p.pid)
-}
-
 // pinDir pins by /proc/PID itself: what is opened below this one directory is
 // the process's, and nothing once that has ended.
 func pinDir(pid int) (*pin, error) {
@@ -184,27 +160,6 @@ func pinDir(pid int) (*pin, error) {
 		return nil, err
 	}
 	return p, nil
-}
-
-// startKey is the key of a process without an inode of its own. A number can
-// come back within one clock tick, but not with the same inode of /proc/PID.
-func startKey(dir *os.File, pid int) (Key, error) {
-	st, err := readStat(dir)
-	if err != nil {
-		return Key{}, err
-	}
-	ino, err := fileInode(dir)
-	return Key{pid: pid, ino: ino, start: st.start}, err
-}
-
-func fileInode(f *os.File) (ino uint64, err error) {
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	var statErr error
-	err = raw.Control(func(fd uintptr) { ino, statErr = inode(int(fd)) })
-	return ino, errors.Join(err, statErr)
 }
 
 // check returns [ErrGone] unless the process lives. What was read by its number

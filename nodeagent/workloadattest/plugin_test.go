@@ -168,3 +168,17 @@ func TestProcessReadsItsOwnFilesOnly(t *testing.T) {
 		}
 	}
 }
+
+// A /proc that hides others' processes must not make callers look dead.
+func TestHiddenProcess(t *testing.T) {
+	own, err := theKernel().pinNumber(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer own.close()
+	hidden := *own
+	hidden.pid = 1 << 30 // no such directory, and the pidfd's process lives
+	if _, err := hidden.process(0, 0); err == nil || errors.Is(err, ErrGone) || !strings.Contains(err.Error(), "hidepid") {
+		t.Errorf("%v", err)
+	}
+}

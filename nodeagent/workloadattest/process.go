@@ -55,6 +55,9 @@ func (p *pin) process(uid, gid uint32) (*Process, error) {
 	}
 	dir, err := openDir(p.pid)
 	if err != nil {
+		if errors.Is(err, ErrGone) && p.check() == nil {
+			err = fmt.Errorf("pid %d lives and is not in /proc: mount it without hidepid, or let the agent run as root", p.pid)
+		}
 		return nil, err
 	}
 	// The process lives, so it had the number when the directory was opened.
