@@ -19,26 +19,26 @@ type descs struct {
 
 func describe(prefix string) descs {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
-		return prometheus.NewDesc(ownPrefix+name, help, labels, nil)
+		return prometheus.NewDesc(name, help, labels, nil)
 	}
 	theirs := func(name string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc(prefix+"_"+name, name, labels, nil)
 	}
 	return descs{
-		info:          desc("_info", "1, with the version and the trust domain.", "version", "trust_domain_name"),
-		started:       desc("_start_time_seconds", "When the agent started, in Unix seconds."),
-		ownExpiry:     desc("_own_svid_expiry_seconds", "When the agent's own X.509-SVID ends, in Unix seconds."),
-		nextExpiry:    desc("_next_svid_expiry_seconds", "When the first of the workloads' X.509-SVIDs ends, in Unix seconds."),
-		entries:       desc("_entries", "Registration entries that the agent may serve."),
-		svids:         desc("_svids", "X.509-SVIDs of workloads: cached (good), pending (not there yet), failing (not had at the last try), expired (ended before they were renewed).", "state"),
-		subscriptions: desc("_subscriptions", "Streams that wait for changes of X.509-SVIDs or bundles."),
-		groups:        desc("_subscription_groups", "Kinds of callers that the subscriptions are of: those of one kind share one answer."),
-		jwts:          desc("_jwt_svids", "JWT-SVIDs that are kept."),
-		contact:       desc("_issuer_contact_seconds", "When an issuer last said something, in Unix seconds."),
-		age:           desc("_issuer_contact_age_seconds", "How long ago that was."),
-		inSync:        desc("_issuer_in_sync", "1 if the last attempt to be up to date with the issuer went well, else 0."),
-		push:          desc("_issuer_push", "1 if the issuer tells of changes by itself, 0 if it is polled."),
-		connections:   desc("_connections", "Connections that workloads have open."),
+		info:          desc("lanyard_agent_info", "1, with the version and the trust domain.", "version", "trust_domain_name"),
+		started:       desc("lanyard_agent_start_time_seconds", "When the agent started, in Unix seconds."),
+		ownExpiry:     desc("lanyard_agent_own_svid_expiry_seconds", "When the agent's own X.509-SVID ends, in Unix seconds."),
+		nextExpiry:    desc("lanyard_agent_next_svid_expiry_seconds", "When the first of the workloads' X.509-SVIDs ends, in Unix seconds."),
+		entries:       desc("lanyard_agent_entries", "Registration entries that the agent may serve."),
+		svids:         desc("lanyard_agent_svids", "X.509-SVIDs of workloads: cached (good), pending (not there yet), failing (not had at the last try), expired (ended before they were renewed).", "state"),
+		subscriptions: desc("lanyard_agent_subscriptions", "Streams that wait for changes of X.509-SVIDs or bundles."),
+		groups:        desc("lanyard_agent_subscription_groups", "Kinds of callers that the subscriptions are of: those of one kind share one answer."),
+		jwts:          desc("lanyard_agent_jwt_svids", "JWT-SVIDs that are kept."),
+		contact:       desc("lanyard_agent_issuer_contact_seconds", "When an issuer last said something, in Unix seconds."),
+		age:           desc("lanyard_agent_issuer_contact_age_seconds", "How long ago that was."),
+		inSync:        desc("lanyard_agent_issuer_in_sync", "1 if the last attempt to be up to date with the issuer went well, else 0."),
+		push:          desc("lanyard_agent_issuer_push", "1 if the issuer tells of changes by itself, 0 if it is polled."),
+		connections:   desc("lanyard_agent_connections", "Connections that workloads have open."),
 
 		spireStarted:  theirs("started", "trust_domain_id", "version"),
 		spireUptime:   theirs("uptime_in_ms"),

@@ -22,11 +22,9 @@ import (
 	"github.com/lanyard-mtls/lanyard/nodeagent/workloadattest"
 )
 
-// DefaultPrefix begins SPIRE's names; ownPrefix those that SPIRE does not have.
-const (
-	DefaultPrefix = "spire_agent"
-	ownPrefix     = "lanyard_agent"
-)
+// DefaultPrefix begins SPIRE's names; those that SPIRE does not have begin with
+// lanyard_agent.
+const DefaultPrefix = "spire_agent"
 
 // Sources are read at each scrape; a nil one leaves its metrics out.
 type Sources struct {

@@ -24,25 +24,25 @@ type own struct {
 
 func newOwn(reg *metrics.Registry) own {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
-		return metrics.Register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{Name: ownPrefix + name, Help: help}, labels))
+		return metrics.Register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels))
 	}
 	gauge := func(name, help string, labels ...string) *prometheus.GaugeVec {
-		return metrics.Register(reg, prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: ownPrefix + name, Help: help}, labels))
+		return metrics.Register(reg, prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, labels))
 	}
 	histogram := func(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
-		return metrics.Register(reg, prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: ownPrefix + name, Help: help, Buckets: buckets}, labels))
+		return metrics.Register(reg, prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, labels))
 	}
 	return own{
-		attestation: histogram("_attestation_seconds", "Time that an attestor took to know a process, by attestor and outcome: ok or error.",
+		attestation: histogram("lanyard_agent_attestation_seconds", "Time that an attestor took to know a process, by attestor and outcome: ok or error.",
 			[]float64{.00005, .0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 5}, "attestor", "outcome"),
-		calls: counter("_rpcs_total", "Calls and streams that ended, by the service and method without its package, and by the code of the answer.", "method", "code"),
-		latency: histogram("_rpc_seconds", "Time that calls took; streams are not among them.",
+		calls: counter("lanyard_agent_rpcs_total", "Calls and streams that ended, by the service and method without its package, and by the code of the answer.", "method", "code"),
+		latency: histogram("lanyard_agent_rpc_seconds", "Time that calls took; streams are not among them.",
 			[]float64{.00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5}, "method"),
-		streams: gauge("_streams", "Streams that are open.", "method"),
-		signed:  counter("_signed_total", "SVIDs the issuer was asked for: x509 or jwt, and whether it gave them.", "kind", "outcome"),
-		signing: histogram("_signing_seconds", "Time that the issuer took to answer when it was asked for SVIDs, several at once for x509.",
+		streams: gauge("lanyard_agent_streams", "Streams that are open.", "method"),
+		signed:  counter("lanyard_agent_signed_total", "SVIDs the issuer was asked for: x509 or jwt, and whether it gave them.", "kind", "outcome"),
+		signing: histogram("lanyard_agent_signing_seconds", "Time that the issuer took to answer when it was asked for SVIDs, several at once for x509.",
 			[]float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}, "kind"),
-		syncs:     counter("_syncs_total", "Attempts to be up to date with the issuer, by outcome: ok or error.", "outcome"),
+		syncs:     counter("lanyard_agent_syncs_total", "Attempts to be up to date with the issuer, by outcome: ok or error.", "outcome"),
 		names:     &metrics.Names{},
 		streaming: &sync.Map{},
 	}
