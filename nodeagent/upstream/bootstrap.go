@@ -18,18 +18,25 @@ func ParseTrustBundle(td spiffeid.TrustDomain, pem []byte) (*x509bundle.Bundle, 
 	if err != nil {
 		return nil, fmt.Errorf("trust bundle is not a list of PEM certificates (%w): use the output of bundle show at the issuer", err)
 	}
+	return bundle, CheckTrustBundle(bundle)
+}
+
+// CheckTrustBundle reports what [ParseTrustBundle] does of a bundle that came in
+// another format.
+func CheckTrustBundle(bundle *x509bundle.Bundle) error {
+	td := bundle.TrustDomain()
 	if bundle.Empty() {
-		return nil, errors.New("trust bundle has no certificate: use the output of bundle show at the issuer")
+		return errors.New("trust bundle has no certificate: use the output of bundle show at the issuer")
 	}
 	for _, cert := range bundle.X509Authorities() {
 		for _, uri := range cert.URIs {
 			id, err := spiffeid.FromURI(uri)
 			if err == nil && !id.MemberOf(td) {
-				return nil, fmt.Errorf("trust bundle is of trust domain %q, the agent's trust domain is %q: use the bundle of the agent's own issuer, or set trust_domain", id.TrustDomain().Name(), td.Name())
+				return fmt.Errorf("trust bundle is of trust domain %q, the agent's trust domain is %q: use the bundle of the agent's own issuer, or set trust_domain", id.TrustDomain().Name(), td.Name())
 			}
 		}
 	}
-	return bundle, nil
+	return nil
 }
 
 // merge returns the authorities of both, either of which may be nil.

@@ -22,8 +22,10 @@ import (
 // on trying while the issuer is away.
 func (c *Client) join(ctx context.Context) error {
 	wait := growing{first: 500 * time.Millisecond, most: 15 * time.Second}
+	_, stored := c.id.current()
+	asking := Asking{Anew: stored != nil}
 	for {
-		err := c.joinOnce(ctx)
+		err := c.joinOnce(ctx, &asking)
 		if err == nil || ctx.Err() != nil {
 			return errors.Join(err, ctx.Err())
 		}
@@ -57,12 +59,12 @@ func (c *Client) hopeless(err error) bool {
 }
 
 // joinOnce does what is missing; each step is on disk before the next.
-func (c *Client) joinOnce(ctx context.Context) error {
+func (c *Client) joinOnce(ctx context.Context, asking *Asking) error {
 	svid, stored := c.id.current()
 	if usable(svid) != nil && stored != nil {
 		return nil
 	}
-	tlsConfig, err := c.bootstrapTLS(ctx, stored)
+	tlsConfig, err := c.bootstrapTLS(ctx, stored, asking)
 	if err != nil {
 		return err
 	}
@@ -106,14 +108,14 @@ func (c *Client) joinOver(ctx context.Context, l *link) error {
 // bootstrapTLS verifies with what the configuration says and with what was
 // learned when the agent last joined: either may be the older one. Where the
 // configured bundle cannot be had just now, what was learned must do.
-func (c *Client) bootstrapTLS(ctx context.Context, stored *x509bundle.Bundle) (*tls.Config, error) {
+func (c *Client) bootstrapTLS(ctx context.Context, stored *x509bundle.Bundle, asking *Asking) (*tls.Config, error) {
 	patience := rpcTimeout
 	if stored != nil {
 		patience /= 10
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	configured, err := c.configuredBundle(ctx)
+	configured, err := c.configuredBundle(ctx, asking)
 	if err != nil && stored == nil {
 		return nil, err
 	}

@@ -22,13 +22,14 @@ type keeping struct {
 	notBefore time.Time // of the next try
 	waitAnew  growing   // between tries to begin anew
 	anewAt    time.Time // of the next try; zero: none was made yet
+	asking    Asking
 }
 
 // keep renews the agent's SVID at half its life until ctx ends or the issuer
 // refuses the agent.
 func (c *Client) keep(ctx context.Context) (*RefusedError, error) {
 	k := &keeping{
-		c:        c,
+		c: c, asking: Asking{Anew: true},
 		wait:     growing{first: time.Second, most: time.Minute},
 		waitAnew: growing{first: min(5*time.Second, c.cfg.Rebootstrap.Delay), most: 5 * time.Minute},
 	}
@@ -86,13 +87,14 @@ func (k *keeping) next() time.Time {
 func (k *keeping) work(ctx context.Context) *RefusedError {
 	c := k.c
 	if at := k.beginAt(); !at.IsZero() && !time.Now().Before(at) {
-		if err := c.beginAnew(ctx); err != nil {
+		if err := c.beginAnew(ctx, &k.asking); err != nil {
 			next := k.waitAnew.next()
 			k.anewAt = time.Now().Add(spread(next))
 			c.log.Warn("cannot begin anew yet", "reason", reason(err), "retry_in", next.String())
 			return nil
 		}
 		k.waitAnew.reset()
+		k.asking = Asking{Anew: true}
 		k.anewAt, k.notBefore = time.Time{}, time.Time{}
 		return nil
 	}

@@ -9,29 +9,6 @@ import (
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 )
 
-// configuredBundle returns the bundle of the configuration, as it is now; nil
-// where there is none.
-func (c *Client) configuredBundle(ctx context.Context) (*x509bundle.Bundle, error) {
-	if c.cfg.TrustSource == nil {
-		return c.cfg.TrustBundle, nil
-	}
-	bundle, err := c.cfg.TrustSource.Bundle(ctx)
-	if err != nil {
-		return nil, &sourceError{err}
-	}
-	if bundle.Empty() || bundle.TrustDomain() != c.cfg.TrustDomain {
-		return nil, &sourceError{fmt.Errorf("it is of trust domain %q with %d authorities, the agent's trust domain is %q", bundle.TrustDomain().Name(), len(bundle.X509Authorities()), c.cfg.TrustDomain.Name())}
-	}
-	return bundle, nil
-}
-
-// sourceError says that the trust bundle cannot be had where it should come from.
-type sourceError struct{ error }
-
-func (e *sourceError) Error() string { return "trust bundle: " + e.error.Error() }
-
-func (e *sourceError) Unwrap() error { return e.error }
-
 // mayRebootstrap reports whether the agent may begin anew, as it is now.
 func (c *Client) mayRebootstrap() bool {
 	_, again := c.cfg.Attestor.Kind()
@@ -60,8 +37,8 @@ func (c *Client) rebootstrapAt() time.Time {
 // by it, and lets this agent attest, is its issuer from now on. What the agent had
 // is gone when that has worked, and not before: else whoever stands in the way of
 // the issuer for a while could take the agent's SVID from it.
-func (c *Client) rebootstrap(ctx context.Context) error {
-	bundle, err := c.configuredBundle(ctx)
+func (c *Client) rebootstrap(ctx context.Context, asking *Asking) error {
+	bundle, err := c.configuredBundle(ctx, asking)
 	if err != nil {
 		return err
 	}
@@ -99,10 +76,10 @@ func (c *Client) rebootstrap(ctx context.Context) error {
 }
 
 // beginAnew does it and tells.
-func (c *Client) beginAnew(ctx context.Context) error {
+func (c *Client) beginAnew(ctx context.Context, asking *Asking) error {
 	c.log.Warn("the issuer is of an authority that the agent does not know: beginning anew with the configured trust bundle",
 		"issuer", c.issuers.current(), "rebootstrap_delay", c.cfg.Rebootstrap.Delay.String())
-	if err := c.rebootstrap(ctx); err != nil {
+	if err := c.rebootstrap(ctx, asking); err != nil {
 		return err
 	}
 	c.mistake.note(nil)

@@ -1,7 +1,6 @@
 package upstream
 
 import (
-	"context"
 	"crypto/x509"
 	"time"
 
@@ -52,17 +51,6 @@ type Contact struct {
 	// Err is how the last attempt to be up to date ended; nil: the agent is.
 	Err error
 }
-
-// BundleSource has the trust domain's bundle that an agent first verifies its
-// issuer with. Those there are in package trust.
-type BundleSource interface {
-	// Bundle reads the bundle anew. The agent asks again later, unless the error
-	// is one of [Hopeless].
-	Bundle(ctx context.Context) (*x509bundle.Bundle, error)
-}
-
-// Hopeless marks an error of a [BundleSource] that waiting can't mend.
-func Hopeless(err error) error { return fatalError{err} }
 
 // Modes of Rebootstrap, SPIRE's words.
 const (
