@@ -33,6 +33,13 @@ type Config struct {
 	Signer Signer
 	// MaxSize is how many tokens are kept; 0 is 1000. Below 0 none are.
 	MaxSize int
+	// CacheHitTimeout is how long a caller waits for a newer token where there is
+	// one that is good, but past half its life; 0 is 1 s.
+	CacheHitTimeout time.Duration
+	// Now is the wall clock; nil is the machine's.
+	Now func() time.Time
+	// Signed is told of each request to the issuer. May be nil.
+	Signed func(n int, took time.Duration, err error)
 	// Log may be nil.
 	Log *slog.Logger
 }
@@ -41,9 +48,8 @@ const (
 	defaultMaxSize = 1000
 	// patience is how long a caller waits for a token, and the issuer is tried.
 	patience = 5 * time.Second
-	// impatience is how long a caller waits for a newer token than the good one
-	// that there is.
-	impatience = time.Second
+	// defaultHitTimeout is short: a token past half its life is as good as any.
+	defaultHitTimeout = time.Second
 	// quiet is how long after a failure no newer token is asked for while there
 	// is a good one.
 	quiet = 5 * time.Second
@@ -77,14 +83,15 @@ type Cache struct {
 	items    map[key]*list.Element
 	recent   list.List // of *item, the last used first
 	flights  map[key]*flight
+	backoffs backoffs
 }
 
 // item is a token that is kept.
 type item struct {
 	key     key
 	token   jwtsvid.Token
-	renewAt time.Time
-	nextTry time.Time // after a failure
+	renewAt time.Time // by the wall clock, as the token's end is
+	nextTry time.Time // after a failure; by the time that goes on evenly
 }
 
 // New returns an empty cache.
@@ -95,9 +102,15 @@ func New(cfg Config) *Cache {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.CacheHitTimeout == 0 {
+		cfg.CacheHitTimeout = defaultHitTimeout
+	}
 	return &Cache{
 		cfg: cfg, log: cfg.Log,
-		items: make(map[key]*list.Element), flights: make(map[key]*flight),
+		items: make(map[key]*list.Element), flights: make(map[key]*flight), backoffs: make(backoffs),
 	}
 }
 
@@ -124,7 +137,7 @@ func (c *Cache) Len() int {
 // Apply drops tokens that nobody would take any more: those that have expired,
 // and those of keys that the trust domain's bundle does not have.
 func (c *Cache) Apply(own *jwtsvid.Bundle) {
-	now := time.Now()
+	now := c.cfg.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, e := range c.items {

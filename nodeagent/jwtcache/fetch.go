@@ -24,7 +24,7 @@ type flight struct {
 // Fetch returns a JWT-SVID of the entry, an instance of a template perhaps, for
 // the audiences: the one that is kept while less than half its life is over, a new
 // one otherwise. While the issuer is away a kept one is good until it expires. It
-// waits for 5 s at most. Tokens of entries that want a "jti" in each are neither
+// waits for 5 s at most, or as configured while there is one. Tokens of entries that want a "jti" in each are neither
 // kept nor shared. Errors are ErrAudience, ctx's, or the issuer's.
 func (c *Cache) Fetch(ctx context.Context, e registration.Entry, audience []string) (jwtsvid.Token, error) {
 	k, err := keyOf(e, audience)
@@ -55,9 +55,9 @@ func (c *Cache) try(ctx context.Context, k key, e registration.Entry, audience [
 	}
 	var enough <-chan time.Time
 	if kept != nil {
-		timer := time.NewTimer(min(impatience, time.Until(kept.token.ExpiresAt)/2))
+		timer := time.NewTimer(min(c.cfg.CacheHitTimeout, kept.token.ExpiresAt.Sub(c.cfg.Now())/2))
 		defer timer.Stop()
-		enough = timer.C
+		enough, patience = timer.C, nil
 	}
 	select {
 	case <-f.done:
@@ -68,7 +68,7 @@ func (c *Cache) try(ctx context.Context, k key, e registration.Entry, audience [
 	case <-ctx.Done():
 		return jwtsvid.Token{}, false, ctx.Err()
 	}
-	if f.err != nil && kept != nil && !final(f.err) && time.Now().Before(kept.token.ExpiresAt) {
+	if f.err != nil && kept != nil && !final(f.err) && c.cfg.Now().Before(kept.token.ExpiresAt) {
 		return kept.token, false, nil
 	}
 	return f.token, f.err != nil && !began && isTransient(f.err), f.err
@@ -77,15 +77,17 @@ func (c *Cache) try(ctx context.Context, k key, e registration.Entry, audience [
 // lookup returns the token kept, or the request to wait for, and whether that
 // began now; both where a newer token would be better.
 func (c *Cache) lookup(ctx context.Context, k key, e registration.Entry, audience []string) (_ *flight, _ *item, began bool) {
-	now := time.Now()
+	now, at := c.cfg.Now(), time.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	most := patience
 	kept := c.good(k, now)
 	if kept != nil {
 		kept = &item{token: kept.token, renewAt: kept.renewAt, nextTry: kept.nextTry}
-		if now.Before(kept.renewAt) || now.Before(kept.nextTry) {
+		if now.Before(kept.renewAt) || at.Before(kept.nextTry) || c.backoffs.wait(e.ID, at) > 0 {
 			return nil, kept, false
 		}
+		most = max(most, c.cfg.CacheHitTimeout)
 	}
 	f := c.flights[k]
 	if f != nil {
@@ -99,7 +101,7 @@ func (c *Cache) lookup(ctx context.Context, k key, e registration.Entry, audienc
 	}
 	c.flights[k] = f
 	// Whoever asked first may go; others are waiting.
-	ctx, f.cancel = context.WithTimeout(context.WithoutCancel(ctx), patience)
+	ctx, f.cancel = context.WithTimeout(context.WithoutCancel(ctx), most)
 	audience = slices.Clone(audience)
 	c.requests.Go(func() { c.fly(ctx, f, k, e, audience) })
 	return f, kept, true
@@ -117,7 +119,7 @@ func (c *Cache) fly(ctx context.Context, f *flight, k key, e registration.Entry,
 // land ends f with its outcome. It returns when the token expires that goes on to
 // serve instead of a new one.
 func (c *Cache) land(f *flight, k key, token jwtsvid.Token, err error) (expires time.Time) {
-	now := time.Now()
+	now := c.cfg.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	f.token, f.err = token, err
@@ -128,7 +130,7 @@ func (c *Cache) land(f *flight, k key, token jwtsvid.Token, err error) (expires 
 		c.drop(kept)
 	case kept != nil:
 		it := kept.Value.(*item)
-		it.nextTry = now.Round(0).Add(quiet)
+		it.nextTry = time.Now().Add(quiet)
 		expires = it.token.ExpiresAt
 	}
 	delete(c.flights, k)
@@ -136,32 +138,70 @@ func (c *Cache) land(f *flight, k key, token jwtsvid.Token, err error) (expires 
 	return expires
 }
 
-// sign tries the issuer until it answers or ctx ends.
+// sign tries the issuer until it answers or ctx ends. An identity that the issuer
+// refused just now is asked for a little later.
 func (c *Cache) sign(ctx context.Context, e registration.Entry, audience []string) (jwtsvid.Token, error) {
+	c.mu.Lock()
+	wait := c.backoffs.wait(e.ID, time.Now())
+	c.mu.Unlock()
+	if err := sleep(ctx, wait); err != nil {
+		return jwtsvid.Token{}, status.Error(codes.Unavailable, "the issuer refused this identity just now, and is not asked again yet")
+	}
 	for pause := firstRetry; ; pause *= 2 {
-		token, err := c.cfg.Signer.NewJWTSVID(ctx, e.ID, audience)
-		if err == nil {
-			err = check(token, e, audience)
-		}
+		token, err := c.ask(ctx, e, audience)
 		if err == nil {
 			c.log.Debug("JWT-SVID signed", "entry_id", e.ID, "spiffe_id", e.SPIFFEID, "audience", audience, "expires", token.ExpiresAt)
 			return token, nil
 		}
-		if status.Code(err) != codes.Unavailable {
-			return jwtsvid.Token{}, err
-		}
-		timer := time.NewTimer(pause)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		if !retried(err) || sleep(ctx, pause) != nil {
 			return jwtsvid.Token{}, err
 		}
 	}
 }
 
+func sleep(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// ask makes one call.
+func (c *Cache) ask(ctx context.Context, e registration.Entry, audience []string) (jwtsvid.Token, error) {
+	began := time.Now()
+	token, err := c.cfg.Signer.NewJWTSVID(ctx, e.ID, audience)
+	if err == nil {
+		err = c.check(token, e, audience)
+	}
+	if c.cfg.Signed != nil {
+		c.cfg.Signed(1, time.Since(began), err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case err == nil:
+		delete(c.backoffs, e.ID)
+	case ctx.Err() == nil && !retried(err) && status.Code(err) != codes.InvalidArgument: // that is the caller's
+		c.backoffs.failed(e.ID, time.Now())
+	}
+	return token, err
+}
+
+// retried reports whether the issuer may do better in a moment.
+func retried(err error) bool {
+	code := status.Code(err)
+	return code == codes.Unavailable || code == codes.ResourceExhausted
+}
+
 // check reports whether the issuer signed what it was asked for.
-func check(token jwtsvid.Token, e registration.Entry, audience []string) error {
+func (c *Cache) check(token jwtsvid.Token, e registration.Entry, audience []string) error {
 	if token.ID != e.SPIFFEID {
 		return fmt.Errorf("the issuer signed a JWT-SVID of %s instead of %s", token.ID, e.SPIFFEID)
 	}
@@ -170,7 +210,7 @@ func check(token jwtsvid.Token, e registration.Entry, audience []string) error {
 			return fmt.Errorf("the issuer signed a JWT-SVID of %s for other audiences than were asked for", token.ID)
 		}
 	}
-	if !time.Now().Before(token.ExpiresAt) {
+	if !c.cfg.Now().Before(token.ExpiresAt) {
 		return fmt.Errorf("the JWT-SVID from the issuer expired at %s, before it came: compare the clocks", token.ExpiresAt.UTC().Format(time.RFC3339))
 	}
 	return nil

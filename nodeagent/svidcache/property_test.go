@@ -254,6 +254,9 @@ func (w *world) sound(t *testing.T) {
 				t.Errorf("%s is not where it belongs", r.id)
 			}
 		}
+		if r.live != nil && r.live.svid != nil && (r.isTemplate() || r.more().storeSVID || r.ended) {
+			t.Errorf("%s has an SVID that nobody is to have", r.id)
+		}
 		if w.waiting.has(r) != (!r.active() && r.prefetchable()) {
 			t.Errorf("%s waits in vain", r.id)
 		}

@@ -139,6 +139,7 @@ func TestWhatIsNotRestored(t *testing.T) {
 		})
 		w.restarted(t, func(c *Cache, kept *keep.State) {
 			c.Apply(w.state)
+			synctest.Wait()
 			before := c.Stats()
 			c.Restore(kept, time.Now())
 			if c.Stats() != before {
