@@ -41,9 +41,11 @@ func isOnTheWire(from, to string) bool {
 
 // exceptions are imports across areas, "from -> to", each with its reason.
 var exceptions = map[string]string{
-	"internal/spireapi -> issuer/store/storepb": "a test compares all generated code with the .proto files; these records are generated from the same folder",
-	"issuer/enroll/k8spsat -> integration/kube": "tests only: joins by a real kube-apiserver, which that package starts",
-	"sidecar/faults -> integration/traffic":     "tests only: its fault runs hold the conversations that those on built binaries hold",
+	"internal/spireapi -> issuer/store/storepb":               "a test compares all generated code with the .proto files; these records are generated from the same folder",
+	"issuer/enroll/k8spsat -> integration/kube":               "tests only: joins by a real kube-apiserver, which that package starts",
+	"nodeagent/sockets -> integration/machine":                "tests only: is restarted by a real systemd, which that package boots",
+	"nodeagent/workloadattest/systemd -> integration/machine": "tests only: asks a real systemd, which that package boots",
+	"sidecar/faults -> integration/traffic":                   "tests only: its fault runs hold the conversations that those on built binaries hold",
 }
 
 func TestAreasImportOnlyWhatTheyMay(t *testing.T) {

@@ -10,7 +10,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/lanyard-mtls/lanyard/nodeagent/internal/systemdtest"
+	"github.com/lanyard-mtls/lanyard/integration/machine"
 )
 
 const agentUnit = `[Unit]
@@ -43,7 +43,7 @@ func TestHelperAgent(t *testing.T) {
 }
 
 // service is a machine with the agent as a service, and its socket's path.
-func service(t *testing.T, more map[string]string) (*systemdtest.Machine, string) {
+func service(t *testing.T, more map[string]string) (*machine.Machine, string) {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -59,7 +59,7 @@ func service(t *testing.T, more map[string]string) (*systemdtest.Machine, string
 			t.Logf("agent: %s", log)
 		}
 	})
-	return systemdtest.Boot(t, files), path
+	return machine.Boot(t, files), path
 }
 
 // hammer has two clients call as fast as they can, until finish.

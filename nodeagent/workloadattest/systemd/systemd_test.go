@@ -10,8 +10,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/lanyard-mtls/lanyard/integration/machine"
 	"github.com/lanyard-mtls/lanyard/internal/registration"
-	"github.com/lanyard-mtls/lanyard/nodeagent/internal/systemdtest"
 	"github.com/lanyard-mtls/lanyard/nodeagent/workloadattest"
 	"github.com/lanyard-mtls/lanyard/nodeagent/workloadattest/systemd"
 )
@@ -84,7 +84,7 @@ ExecStart=/bin/sh -c 'd=/sys/fs/cgroup$$(sed -n s/^0:://p /proc/self/cgroup)/app
 
 // inside attests within the machine, where processes have the numbers that its
 // systemd knows.
-func inside(t *testing.T, m *systemdtest.Machine) (ask func(pid string) []string) {
+func inside(t *testing.T, m *machine.Machine) (ask func(pid string) []string) {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -127,7 +127,7 @@ func inside(t *testing.T, m *systemdtest.Machine) (ask func(pid string) []string
 // The selectors are those that the real systemd's own commands show, before and
 // after it starts a unit anew, and after the message bus was away.
 func TestSystemdUnitsAreAttested(t *testing.T) {
-	m := systemdtest.Boot(t, map[string]string{"web.service": unitText})
+	m := machine.Boot(t, map[string]string{"web.service": unitText})
 	show := func(property string) string { return m.Do(t, "systemctl", "show", "-P", property, "web.service") }
 	want := func() []string {
 		return []string{
@@ -165,7 +165,7 @@ func TestSystemdUnitsAreAttested(t *testing.T) {
 func TestSystemdUnitOfUserManagersAndOfItself(t *testing.T) {
 	pidFile := fmt.Sprintf("%s/lanyard-user-%d.pid", os.TempDir(), os.Getpid())
 	t.Cleanup(func() { os.Remove(pidFile) })
-	m := systemdtest.Boot(t, map[string]string{"user@.service": fmt.Sprintf(userUnit, pidFile)})
+	m := machine.Boot(t, map[string]string{"user@.service": fmt.Sprintf(userUnit, pidFile)})
 	ask := inside(t, m)
 	if got := ask("1"); !slices.Contains(got, "systemd:id:init.scope") {
 		t.Errorf("the first process: %q", got)

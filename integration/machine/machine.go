@@ -1,8 +1,8 @@
-// Package systemdtest boots a real systemd, with a real message bus, as the first
+// Package machine boots a real systemd, with a real message bus, as the first
 // process of namespaces of its own, so that tests are run by what will run the
 // agent. It needs root, Linux and Debian's packages systemd and dbus; a test is
 // skipped by name without. It runs no unit of the machine's.
-package systemdtest
+package machine
 
 import (
 	"bytes"
