@@ -15,6 +15,7 @@ type AgentSpec struct {
 	SPIREAgent string // path of a real spire-agent; ours if empty
 	Attestor   string // its NodeAttestor block; join_token if empty
 	Sync       string // how often it asks the issuer, a Go duration; 1 s if empty
+	Agent      string // lines of the agent block; it has an experimental block already
 }
 
 // Agent is an agent of an issuer.
@@ -22,6 +23,7 @@ type Agent struct {
 	*Stage
 	Process *Process
 	Socket  string // the Workload API
+	Admin   string // the admin socket
 	Conf    string // its configuration file
 	Data    string // its data_dir
 
@@ -41,7 +43,7 @@ func NewAgent(i *Issuer, spec AgentSpec) *Agent {
 	}
 	name := i.Unique("agent")
 	a := &Agent{
-		Stage: i.Stage, Socket: i.Path(name, "s", "api.sock"), Data: i.Path(name, "data"), issuer: i, name: name,
+		Stage: i.Stage, Socket: i.Path(name, "s", "api.sock"), Admin: i.Path(name, "a", "admin.sock"), Data: i.Path(name, "data"), issuer: i, name: name,
 		tool: Tool{i.Bin + "/lanyard", []string{"agent"}},
 	}
 	if spec.SPIREAgent != "" {
@@ -56,12 +58,14 @@ func NewAgent(i *Issuer, spec AgentSpec) *Agent {
   server_address    = «host»
   server_port       = `+port+`
   socket_path       = «socket»
+  admin_socket_path = «admin»
   data_dir          = «data»
   trust_bundle_path = «bundle»
   log_level         = "DEBUG"
   experimental {
     sync_interval = «sync»
   }
+`+spec.Agent+`
 }
 plugins {
   KeyManager "disk" {
@@ -77,7 +81,7 @@ plugins {
     }
   }
 }
-`, "td", i.TrustDomain, "host", host, "socket", a.Socket, "data", a.Data, "bundle", i.Path(i.name, "bundle.pem"), "sync", spec.Sync))
+`, "td", i.TrustDomain, "host", host, "socket", a.Socket, "admin", a.Admin, "data", a.Data, "bundle", i.Path(i.name, "bundle.pem"), "sync", spec.Sync))
 	return a
 }
 
