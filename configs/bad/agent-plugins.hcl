@@ -16,7 +16,8 @@ plugins {
   }
   WorkloadAttestor "docker" {
     plugin_data {
-      docker_socket_path = "tcp://127.0.0.1:2375"
+      docker_socket_path           = "tcp://127.0.0.1:2375"
+      container_id_cgroup_matchers = ["/docker/*"]
     }
   }
   WorkloadAttestor "k8s" {

@@ -79,9 +79,6 @@ func (ps *plugins) attest(newPlugin newAttestor) {
 	ps.settings.attestors = append(ps.settings.attestors, newPlugin)
 }
 
-// podmanSocket is where SPIRE asks root's Podman.
-const podmanSocket = "/run/podman/podman.sock"
-
 func (ps *plugins) docker(p *spireconf.Plugin) {
 	var data dockerData
 	if !p.Decode(&data) {
@@ -89,7 +86,7 @@ func (ps *plugins) docker(p *spireconf.Plugin) {
 	}
 	noteLocator(p, data.NewLocator, len(data.Matchers) > 0)
 	cfg := docker.Config{
-		Socket: unixPath(p, "docker_socket_path", data.SocketPath), PodmanSocket: unixPath(p, "podman_socket_path", cmp.Or(data.PodmanSocketPath, podmanSocket)),
+		Socket: unixPath(p, "docker_socket_path", data.SocketPath), PodmanSocket: unixPath(p, "podman_socket_path", data.PodmanSocketPath),
 		Version: data.Version, Matchers: data.Matchers,
 	}
 	_, err := docker.New(cfg)
@@ -100,13 +97,14 @@ func (ps *plugins) docker(p *spireconf.Plugin) {
 	})
 }
 
-// unixPath is the path of a daemon's socket, which SPIRE writes as an address.
+// unixPath is the path of a daemon's socket, which SPIRE writes as an address; "" where none is set.
 func unixPath(p *spireconf.Plugin, key, address string) string {
-	if scheme, _, ok := strings.Cut(address, "://"); ok && scheme != "unix" {
+	path := strings.TrimPrefix(strings.TrimPrefix(address, "unix:"), "//")
+	if path != "" && !filepath.IsAbs(path) {
 		p.Errorf(key, "%q: want a socket of this machine, such as \"unix:///var/run/docker.sock\": who is on the other side of a network can't be known", address)
 		return ""
 	}
-	return strings.TrimPrefix(strings.TrimPrefix(address, "unix:"), "//")
+	return path
 }
 
 // noteLocator tells what of the settings about finding containers does nothing.

@@ -144,12 +144,17 @@ func (p *Plugin) Errorf(key, format string, args ...any) {
 	p.file.Include(one)
 }
 
-// Wrong adds the faults of err, a line each, at the setting that the line begins with.
+// Wrong adds the faults of err, a line each and each once, at the setting that the line begins with.
 func (p *Plugin) Wrong(err error) {
 	if err == nil {
 		return
 	}
+	told := map[string]bool{}
 	for line := range strings.SplitSeq(err.Error(), "\n") {
+		if told[line] {
+			continue
+		}
+		told[line] = true
 		if key, rest, _ := strings.Cut(line, " "); p.Has(strings.TrimSuffix(key, ":")) {
 			p.Errorf(strings.TrimSuffix(key, ":"), "%s", rest)
 			continue
