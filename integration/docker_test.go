@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -17,7 +18,6 @@ type dockerNode struct {
 	*harness.Docker
 	issuer *harness.Issuer
 	agent  *harness.Agent
-	admin  string // the agent's admin socket
 }
 
 const dockerImage = "lanyard:test"
@@ -30,20 +30,7 @@ func newDockerNode(t *testing.T) *dockerNode {
 	s := harness.NewStage(t, bin)
 	n := &dockerNode{Docker: harness.StartDocker(s)} // it starts while the issuer does
 	n.issuer = harness.StartIssuer(s, harness.IssuerSpec{})
-	n.agent = harness.NewAgent(n.issuer, harness.AgentSpec{})
-	n.admin = s.Path("admin", "admin.sock")
-	conf, err := os.ReadFile(n.agent.Conf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := strings.NewReplacer(
-		"agent {\n", fmt.Sprintf("agent {\n  admin_socket_path = %q\n", n.admin),
-		`WorkloadAttestor "unix" {`, fmt.Sprintf("WorkloadAttestor \"docker\" {\n    plugin_data {\n      docker_socket_path = %q\n    }\n  }\n  WorkloadAttestor \"unix\" {", "unix://"+n.Socket),
-	).Replace(string(conf))
-	if err := os.WriteFile(n.agent.Conf, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	n.agent.Start(n.issuer.Token(n.issuer.ID("/node")))
+	n.startAgent(t, fmt.Sprintf("docker_socket_path = %q", "unix://"+n.Socket))
 	n.entry("/web", "docker:label:app:web", "docker:env:TIER=gold")
 	n.entry("/db", "docker:label:app:db", "docker:name:db", "docker:image_id:"+dockerImage)
 	n.Ready()
@@ -51,8 +38,22 @@ func newDockerNode(t *testing.T) *dockerNode {
 	return n
 }
 
+// startAgent starts an agent that attests containers.
+func (n *dockerNode) startAgent(t *testing.T, pluginData string) {
+	t.Helper()
+	n.agent = harness.NewAgent(n.issuer, harness.AgentSpec{Attestor: fmt.Sprintf(`NodeAttestor "join_token" {
+    plugin_data {}
+  }
+  WorkloadAttestor "docker" {
+    plugin_data {
+      %s
+    }
+  }`, pluginData)})
+	n.agent.Start(n.issuer.Token(n.issuer.ID("/node")))
+}
+
 func (n *dockerNode) entry(path string, selectors ...string) {
-	n.Helper()
+	n.issuer.Helper()
 	args := []string{"entry", "create", "-parentID", n.issuer.ID("/node"), "-spiffeID", n.issuer.ID(path)}
 	for _, s := range selectors {
 		args = append(args, "-selector", s)
@@ -81,10 +82,11 @@ func (n *dockerNode) is(t *testing.T, name, path string) {
 
 func (n *dockerNode) explain(pid int) string {
 	n.Helper()
-	return n.Run(n.Bin+"/lanyard", "agent", "explain", "-socketPath", n.admin, "-pid", fmt.Sprint(pid))
+	return n.Run(n.Bin+"/lanyard", "agent", "explain", "-socketPath", n.agent.Admin, "-pid", fmt.Sprint(pid))
 }
 
 func TestDocker(t *testing.T) {
+	t.Parallel()
 	n := newDockerNode(t)
 	n.watch("web", "--label", "app=web", "--env", "TIER=gold")
 	n.watch("db", "--label", "app=db", "--cgroupns", "private", "--user", "1234:2345")
@@ -130,6 +132,28 @@ func TestDocker(t *testing.T) {
 			return nil
 		})
 	})
+}
+
+// The same where there is cgroup v2 alone, as systems are by now: in a mount namespace in which nothing else is mounted.
+func TestDockerCgroup2(t *testing.T) {
+	t.Parallel()
+	if why := harness.DockerMissing(); why != "" {
+		t.Skip(why)
+	}
+	if _, err := os.Stat("/sys/fs/cgroup/unified/cgroup.procs"); err != nil {
+		t.Skip("cgroup v1 and v2 are not side by side here: TestDocker shows what there is")
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "unshare", "-m", "sh", "-c",
+		`mount --make-rprivate / && umount -R /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup && exec "$0" -test.run '^TestDocker$' -test.v`, exe)
+	cmd.Env = append(os.Environ(), "LANYARD_BIN="+bin)
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: TestDocker ") {
+		t.Errorf("%v:\n%s", err, out)
+	}
 }
 
 // imitate has a user call from a cgroup of its own that is called like the container.
@@ -189,4 +213,31 @@ func (n *dockerNode) connections(t *testing.T) int {
 		}
 	}
 	return count
+}
+
+// Root's Podman answers as Docker does, on a socket of its own.
+func TestDockerPodman(t *testing.T) {
+	t.Parallel()
+	if why := harness.PodmanMissing(); why != "" {
+		t.Skip(why)
+	}
+	s := harness.NewStage(t, bin)
+	p := harness.StartPodman(s)
+	n := &dockerNode{issuer: harness.StartIssuer(s, harness.IssuerSpec{})}
+	n.startAgent(t, fmt.Sprintf("docker_socket_path = \"/nowhere/docker.sock\"\n      podman_socket_path = %q", "unix://"+p.Socket))
+	n.entry("/web", "docker:label:app:web", "docker:env:TIER=gold", "docker:name:web")
+	archive := s.Path("rootfs.tar")
+	s.Run("mkdir", "-p", s.Path("rootfs", "empty"))
+	s.Run("tar", "-C", s.Path("rootfs"), "-cf", archive, ".")
+	p.Podman("import", archive, dockerImage)
+	// Its digest, with the algorithm before it as Docker writes it.
+	n.entry("/digest", "docker:image_config_digest:sha256:"+strings.TrimPrefix(p.Podman("images", "-q", "--no-trunc"), "sha256:"))
+	out := p.Podman("run", "--rm", "--name", "web", "--network", "none", "--cgroup-parent", p.CgroupParent(), "--label", "app=web", "--env", "TIER=gold",
+		"-v", filepath.Dir(n.agent.Socket)+":/run/agent", "-v", s.Bin+"/lanyard:/lanyard:ro", dockerImage,
+		"/lanyard", "agent", "api", "fetch", "x509", "-socketPath", "/run/agent/api.sock")
+	for _, path := range []string{"/web", "/digest"} {
+		if !strings.Contains(out, n.issuer.ID(path)) {
+			t.Errorf("it has not %s:\n%s\nthe agent said:\n%s", path, out, n.agent.Process.Log.Tail(20))
+		}
+	}
 }

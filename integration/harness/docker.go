@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -147,19 +148,23 @@ func (d *Docker) close() {
 		d.Logf("%v", err)
 	}
 	_ = d.Process.Stop(20 * time.Second) // whether it had to be killed, the stage tells
-	mounts, err := os.ReadFile("/proc/self/mounts")
-	if err != nil {
-		d.Logf("%v", err)
-	}
-	lines := strings.Split(string(mounts), "\n")
-	for i := len(lines) - 1; i >= 0; i-- { // the innermost first
-		if fields := strings.Fields(lines[i]); len(fields) > 1 && strings.HasPrefix(fields[1], d.dir+"/") {
-			_ = syscall.Unmount(fields[1], syscall.MNT_DETACH)
-		}
-	}
+	unmountBelow(d.Stage, d.dir)
 	// The cgroups are empty; some hierarchies may have none.
 	dirs, _ := filepath.Glob("/sys/fs/cgroup/*/" + d.parent)
 	for _, dir := range append(dirs, "/sys/fs/cgroup/"+d.parent) {
 		_ = os.Remove(dir)
+	}
+}
+
+// unmountBelow unmounts what a container engine left behind.
+func unmountBelow(s *Stage, dir string) {
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		s.Logf("%v", err)
+	}
+	for _, line := range slices.Backward(strings.Split(string(mounts), "\n")) { // the innermost first
+		if fields := strings.Fields(line); len(fields) > 1 && strings.HasPrefix(fields[1], dir+"/") {
+			_ = syscall.Unmount(fields[1], syscall.MNT_DETACH)
+		}
 	}
 }
