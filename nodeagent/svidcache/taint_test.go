@@ -83,6 +83,8 @@ func TestTaintGoesBySignature(t *testing.T) {
 		if n := w.issuer.signed("a"); n != 1 {
 			t.Errorf("signed %d times", n)
 		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
 		if w.records["a"].live.suspect {
 			t.Error("still suspect")
 		}
