@@ -43,7 +43,7 @@ var units = map[string]string{
 
 // As the first process of its PID namespace, it moves to a cgroup that is the
 // root of a cgroup namespace, and sees but that. Systemd writes to neither the
-// machine's /run nor its kernel's settings.
+// machine's /run and /var/lib nor its kernel's settings.
 const script = `set -eu
 echo 0 >"$CGROUP/cgroup.procs"
 exec unshare --cgroup sh -euc '
@@ -56,6 +56,7 @@ mount -o remount,bind,ro /proc/sys
 mount -t tmpfs none /run
 mkdir /run/dbus /run/lock
 mount -t tmpfs none /var/log
+mount -t tmpfs none /var/lib
 cd /
 exec env -i container=lanyard-test PATH=/usr/sbin:/usr/bin:/sbin:/bin NOTIFY_SOCKET="$NOTIFY" \
 	SYSTEMD_UNIT_PATH="$DIR/units" SYSTEMD_GENERATOR_PATH="$DIR/none" SYSTEMD_ENVIRONMENT_GENERATOR_PATH="$DIR/none" \
