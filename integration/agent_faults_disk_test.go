@@ -23,10 +23,10 @@ func TestFaultsAgentsDiskIsFull(t *testing.T) {
 	r.agent.Start(r.issuer.Token(r.node))
 	id, more, last := r.issuer.ID("/workload"), r.issuer.ID("/more"), r.issuer.ID("/last")
 	r.create(id, "")
-	r.stream.has(id)
+	svid := r.stream.has(id).DefaultSVID()
 	filler := fill()
 	r.create(more, "")
-	svid := r.stream.has(id, more).DefaultSVID()
+	r.stream.has(id, more)
 	r.says("no space left on device")
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)

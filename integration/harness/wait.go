@@ -9,17 +9,23 @@ import (
 	"time"
 )
 
-// Until calls try again and again until it succeeds, for at most the limit. Its error wraps the last one of try.
+// Until calls try again and again until it succeeds, for at most the limit. Its error wraps the last one of try: that of the
+// try before, if only the limit ended it.
 func Until(ctx context.Context, limit time.Duration, what string, try func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	again := time.NewTicker(25 * time.Millisecond)
 	defer again.Stop()
+	var before error
 	for {
 		err := try(ctx)
 		if err == nil {
 			return nil
 		}
+		if ctx.Err() != nil && before != nil {
+			err = before
+		}
+		before = err
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("%s: not within %v: %w", what, limit, err)
