@@ -103,23 +103,31 @@ func (l *link) receive(ctx context.Context, within time.Duration, want ...string
 	if err != nil {
 		return message{}, nil, err
 	}
-	var m message
-	if err = json.Unmarshal(buf[:n], &m); err == nil {
-		switch {
-		case m.Type == msgRefused:
-			err = errors.New(m.Reason)
-		case !slices.Contains(want, m.Type):
-			err = fmt.Errorf("message %q instead of %q", m.Type, want)
-		case (file != nil) != (m.Type == msgSocket):
-			err = fmt.Errorf("message %q: file expected or unexpected", m.Type)
-		default:
-			return m, file, nil
-		}
-	}
-	if file != nil {
+	m, err := parseMessage(buf[:n], file != nil, want)
+	if err != nil && file != nil {
 		err = errors.Join(err, file.Close())
 	}
-	return message{}, nil, err
+	if err != nil {
+		return message{}, nil, err
+	}
+	return m, file, nil
+}
+
+// parseMessage reads a message, which is to be of one of the types wanted.
+func parseMessage(data []byte, withFile bool, want []string) (message, error) {
+	var m message
+	if err := json.Unmarshal(data, &m); err != nil {
+		return message{}, fmt.Errorf("message that is none: %w", err)
+	}
+	switch {
+	case m.Type == msgRefused:
+		return message{}, fmt.Errorf("refused: %.200q", m.Reason)
+	case !slices.Contains(want, m.Type):
+		return message{}, fmt.Errorf("message %.20q instead of %q", m.Type, want)
+	case withFile != (m.Type == msgSocket):
+		return message{}, fmt.Errorf("message %q: with a file %v", m.Type, withFile)
+	}
+	return m, nil
 }
 
 // inDir calls do with a path of a file in dir that fits into a socket's address

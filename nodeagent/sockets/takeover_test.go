@@ -189,3 +189,19 @@ func TestHandOverRefusesStrangers(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func FuzzMessage(f *testing.F) {
+	for _, seed := range []string{`{"type":"hello","version":1,"pid":7}`, `{"type":"socket","name":"a","path":"/p","dev":1,"ino":2}`, `{"type":"take","names":["a"]}`, `{"type":"refused","reason":"no"}`, "{}", "null", "["} {
+		f.Add([]byte(seed), true)
+		f.Add([]byte(seed), false)
+	}
+	f.Fuzz(func(t *testing.T, data []byte, withFile bool) {
+		m, err := parseMessage(data, withFile, []string{msgSocket, msgHello})
+		switch {
+		case err != nil && strings.Contains(err.Error(), "\n"):
+			t.Errorf("error of several lines: %v", err)
+		case err == nil && withFile != (m.Type == msgSocket):
+			t.Errorf("%q with a file: %v", m.Type, withFile)
+		}
+	})
+}
