@@ -1,6 +1,7 @@
 package report
 
 import (
+	"encoding/json"
 	"math"
 	"strings"
 	"testing"
@@ -99,5 +100,24 @@ func TestFigures(t *testing.T) {
 		if got := figure(value); got != want {
 			t.Errorf("figure(%v) = %q, want %q", value, got, want)
 		}
+	}
+}
+
+func TestJSON(t *testing.T) {
+	var got strings.Builder
+	if err := sample().JSON(&got); err != nil {
+		t.Fatal(err)
+	}
+	var figures []Figure
+	if err := json.Unmarshal([]byte(got.String()), &figures); err != nil {
+		t.Fatal(err)
+	}
+	want := []Figure{
+		{"bulk", "8 connections", "CPU s/GB", "ghostunnel", 1.6, 1}, {"bulk", "8 connections", "CPU s/GB", "lanyard", 0.8, 0.5},
+		{"bulk", "side figure", "GB/s", "stunnel", 12.34, 0},
+		{"memory", "after closing", "KiB", "ghostunnel", 1234.4, 0}, {"memory", "after closing", "KiB", "lanyard", 0, 0},
+	}
+	if diff := cmp.Diff(want, figures); diff != "" {
+		t.Error(diff)
 	}
 }
