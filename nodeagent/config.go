@@ -79,8 +79,8 @@ type Config struct {
 	// JWTSVIDCacheMaxSize is how many JWT-SVIDs are kept, the last used; 0 is
 	// 1000.
 	JWTSVIDCacheMaxSize int
-	// JWTSVIDCacheHitTimeout is how long a kept JWT-SVID that is due is not given
-	// while a new one is asked for; 0 is 30 s.
+	// JWTSVIDCacheHitTimeout is how long a caller waits for a newer JWT-SVID where
+	// there is one that is good, but past half its life; 0 is 1 s.
 	JWTSVIDCacheHitTimeout time.Duration
 	// AllowedForeignJWTClaims are told by ValidateJWTSVID of other trust
 	// domains' tokens, besides sub, aud and exp.

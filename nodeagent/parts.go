@@ -58,9 +58,11 @@ func assemble(cfg Config, stopping context.Context) (*parts, error) {
 		Log:                cfg.Log,
 	})
 	p.jwts = jwtcache.New(jwtcache.Config{
-		Signer:  client,
-		MaxSize: cfg.JWTSVIDCacheMaxSize,
-		Log:     cfg.Log,
+		Signer:          client,
+		MaxSize:         cfg.JWTSVIDCacheMaxSize,
+		CacheHitTimeout: cfg.JWTSVIDCacheHitTimeout,
+		Signed:          func(n int, took time.Duration, err error) { p.metrics.Signed("jwt", n, took, err) },
+		Log:             cfg.Log,
 	})
 	p.attestor = workloadattest.New(workloadattest.Options{
 		DiscoverPath: cfg.DiscoverWorkloadPath,
