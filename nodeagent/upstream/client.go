@@ -35,9 +35,21 @@ type Client struct {
 	// sequence is that of the own bundle, as the issuer last told it.
 	sequence atomic.Uint64
 	batch    batchSize
-	// silence is how long a stream may be without a word, firstBack after how
-	// long the first issuer is tried again.
-	silence, firstBack time.Duration
+	wander   sometimes
+	limits   limits
+}
+
+// limits are what tests shorten.
+type limits struct {
+	// silence is how long a stream may be without a word: the issuer says one
+	// every 30 s at least.
+	silence time.Duration
+	// firstBack is after how long the first issuer is tried again.
+	firstBack time.Duration
+	// changeTime is how long a change may take to come, and changeSize how much of
+	// it there may be, in bytes: 100,000 entries are some 30 MB.
+	changeTime time.Duration
+	changeSize int
 }
 
 // denial is a refusal of the agent itself, and the SVID that met it.
@@ -63,7 +75,7 @@ func Open(cfg Config) (*Client, error) {
 		issuers: newIssuers(cfg.ServerAddresses),
 		joined:  make(chan struct{}),
 		denials: make(chan denial, 1),
-		silence: 75 * time.Second, firstBack: 5 * time.Minute,
+		limits:  limits{silence: 75 * time.Second, firstBack: 5 * time.Minute, changeTime: 5 * time.Minute, changeSize: 512 << 20},
 	}
 	c.links.open = func(addr string, svid *x509svid.SVID) (*link, error) {
 		return c.dialTrusted(addr, svid)

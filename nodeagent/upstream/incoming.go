@@ -48,8 +48,8 @@ func (w *watcher) take(s *stream, resp *changesv1.WatchResponse) error {
 		in.size, in.since = size, since
 	}
 	in.reset = in.reset || resp.Reset_
-	if in.size += proto.Size(resp); in.size > biggestChange {
-		return broken("a change of more than %d bytes", biggestChange)
+	if in.size += proto.Size(resp); in.size > w.c.limits.changeSize {
+		return broken("a change of more than %d bytes", w.c.limits.changeSize)
 	}
 	w.takeEntries(in, resp)
 	w.takeBundles(in, resp)

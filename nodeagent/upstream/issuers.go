@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"time"
@@ -57,9 +58,13 @@ func (is *issuers) goHome() {
 }
 
 // leave has calls go to another issuer than that at addr, which has failed.
-func (c *Client) leave(addr string, because error) {
+func (c *Client) leave(ctx context.Context, addr string, because error) {
 	if c.issuers.leave(addr) {
-		c.log.Info("going on to another issuer", "from", addr, "to", c.issuers.current(), "reason", reason(because))
+		level := slog.LevelDebug
+		if c.wander.now() { // with all of them away, each call goes round
+			level = slog.LevelInfo
+		}
+		c.log.Log(ctx, level, "going on to another issuer", "from", addr, "to", c.issuers.current(), "reason", reason(because))
 		c.moved.fire()
 	}
 }
@@ -81,7 +86,7 @@ func (c *Client) round(ctx context.Context, try func() (addr string, err error))
 			return err
 		}
 		failed = append(failed, addressError{addr, err})
-		c.leave(addr, err)
+		c.leave(ctx, addr, err)
 	}
 	if len(failed) == 1 {
 		return failed[0].err
@@ -124,7 +129,7 @@ func (c *Client) returnHome(ctx context.Context) {
 	if len(c.issuers.addrs) == 1 {
 		return
 	}
-	wait := growing{first: c.firstBack, most: 12 * c.firstBack}
+	wait := growing{first: c.limits.firstBack, most: 12 * c.limits.firstBack}
 	at := wait.next()
 	var returned time.Time
 	for pause(ctx, at) == nil {

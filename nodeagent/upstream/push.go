@@ -10,15 +10,9 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-const (
-	// stable is how long a stream must have lasted for the next to be opened
-	// without more ado.
-	stable = 10 * time.Second
-	// longestChange is how long a change may take to come, and biggestChange how
-	// much of it there may be, in bytes. 100,000 entries are some 30 MB.
-	longestChange = 5 * time.Minute
-	biggestChange = 512 << 20
-)
+// stable is how long a stream must have lasted for the next to be opened without
+// more ado.
+const stable = 10 * time.Second
 
 // brokenError says that an issuer's stream makes no sense.
 type brokenError struct{ text string }
@@ -101,7 +95,7 @@ func (w *watcher) ended(ctx context.Context, s *stream, err error) error {
 // there still if that fails.
 func (w *watcher) follow(ctx context.Context, s *stream) (next *stream, err error) {
 	heard := time.Now().Round(0) // wall clock: a machine that slept has lost its peers
-	check := time.NewTicker(max(w.c.silence/15, time.Millisecond))
+	check := time.NewTicker(max(w.c.limits.silence/15, time.Millisecond))
 	defer check.Stop()
 	retry := growing{first: 500 * time.Millisecond, most: 30 * time.Second}
 	var notBefore time.Time
@@ -127,7 +121,7 @@ func (w *watcher) follow(ctx context.Context, s *stream) (next *stream, err erro
 				return nil, err
 			}
 		case <-check.C:
-			if err := w.overdue(s, heard); err != nil {
+			if err := w.overdue(ctx, s, heard); err != nil {
 				return nil, err
 			}
 		case <-moved:
@@ -143,15 +137,15 @@ func (w *watcher) outdated(s *stream) bool {
 
 // overdue is an error where the issuer has said nothing for too long, or doesn't
 // come to an end.
-func (w *watcher) overdue(s *stream, heard time.Time) error {
-	if silent := time.Now().Round(0).Sub(heard); silent > w.c.silence {
+func (w *watcher) overdue(ctx context.Context, s *stream, heard time.Time) error {
+	if silent := time.Now().Round(0).Sub(heard); silent > w.c.limits.silence {
 		err := status.Errorf(codes.Unavailable, "nothing was heard of the issuer for %s", silent.Round(time.Second))
 		w.c.links.drop(s.link)
-		w.c.leave(s.link.addr, err)
+		w.c.leave(ctx, s.link.addr, err)
 		return err
 	}
-	if w.incoming.begun() && time.Since(w.incoming.since) > longestChange {
-		return broken("a change is not complete after %s", longestChange)
+	if w.incoming.begun() && time.Since(w.incoming.since) > w.c.limits.changeTime {
+		return broken("a change is not complete after %s", w.c.limits.changeTime)
 	}
 	return nil
 }

@@ -236,6 +236,45 @@ func TestNonsenseOnTheStream(t *testing.T) {
 	}
 }
 
+// A change without end is given up, in time and in bytes, and polled around.
+func TestChangesWithoutEnd(t *testing.T) {
+	for name, bound := range map[string]func(*upstream.Client){
+		"time": func(c *upstream.Client) {
+			c.Hurry(300*time.Millisecond, time.Hour)
+			c.Bound(100*time.Millisecond, 1<<30)
+		},
+		"bytes": func(c *upstream.Client) { c.Bound(time.Hour, 10_000) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := spiretest.New(t, "example.org")
+			s.Put(entry(s, "tok", "polled"))
+			s.Set(func(sw *spiretest.Switches) {
+				sw.Script = func(_ *changesv1.WatchRequest, stream spiretest.WatchStream) error {
+					for {
+						if err := stream.Send(&changesv1.WatchResponse{Reset_: true, Complete: true}); err != nil {
+							return err
+						}
+						for stream.Send(&changesv1.WatchResponse{Entries: []*types.Entry{entry(s, "tok", "pushed").Proto()}}) == nil {
+							select {
+							case <-stream.Context().Done():
+							case <-time.After(time.Millisecond):
+							}
+						}
+						return nil
+					}
+				}
+			})
+			a := startWith(t, config(s, t.TempDir(), s.Token("tok", time.Hour)), bound)
+			a.await("a poll", func(u upstream.Update) bool {
+				if has("pushed")(u) {
+					t.Error("half a change was handed on")
+				}
+				return has("polled")(u)
+			})
+		})
+	}
+}
+
 func TestPollsWhereTheStreamIsBroken(t *testing.T) {
 	s := spiretest.New(t, "example.org")
 	s.Put(entry(s, "tok", "a"))

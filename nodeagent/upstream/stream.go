@@ -93,7 +93,7 @@ func (w *watcher) openOver(ctx context.Context, l *link, svid *x509svid.SVID) (*
 	}
 	s := &stream{link: l, svid: svid, resumed: req.Resume != nil, opened: time.Now(), received: make(chan received), cancel: cancel}
 	s.reading.Go(func() { s.read(ctx, from) })
-	timeout := time.NewTimer(rpcTimeout)
+	timeout := time.NewTimer(w.c.patience())
 	defer timeout.Stop()
 	select {
 	case got := <-s.received:

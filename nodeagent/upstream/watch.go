@@ -70,6 +70,7 @@ type watcher struct {
 	brokenBy growing
 
 	failing int // attempts in a row
+	outage  outage
 }
 
 func newWatcher(c *Client, apply func(Update)) *watcher {
@@ -119,22 +120,51 @@ func (w *watcher) step(ctx context.Context) (time.Duration, error) {
 	return jitter(w.c.cfg.SyncInterval), nil
 }
 
-// failed tells of an attempt that failed, and how long to wait after it.
+// failed takes note of an attempt that failed, and returns how long to wait after
+// it.
 func (w *watcher) failed(err error, wait *growing) time.Duration {
 	next := wait.next()
 	w.failing++
 	w.c.attempted(false, err)
-	w.c.log.Warn("cannot sync with the issuer", "issuer", w.c.issuers.current(), "reason", reason(err), "retry_in", next.String())
+	if text := reason(err); w.outage.news(text) {
+		w.c.log.Warn("cannot sync with the issuer: trying on", "issuer", w.c.issuers.current(), "reason", text, "for", w.outage.lasts().String())
+	}
 	return spread(next)
 }
 
-// inSync tells that the agent is up to date.
+// inSync takes note that the agent is up to date.
 func (w *watcher) inSync(push bool) {
-	if w.failing > 1 {
-		w.c.log.Info("in sync with the issuer again", "issuer", w.c.issuers.current())
+	if !w.outage.since.IsZero() {
+		w.c.log.Info("in sync with the issuer again", "issuer", w.c.issuers.current(), "after", w.outage.lasts().String())
 	}
-	w.failing = 0
+	w.failing, w.outage = 0, outage{}
 	w.c.attempted(push, nil)
+}
+
+// outage is a time without an issuer. The zero value is ready.
+type outage struct {
+	since, told time.Time
+	reason      string
+}
+
+// news reports whether to tell that it goes on: it does so for another reason, or
+// was not told of for a minute.
+func (o *outage) news(reason string) bool {
+	if o.since.IsZero() {
+		o.since = time.Now()
+	}
+	if reason == o.reason && time.Since(o.told) < time.Minute {
+		return false
+	}
+	o.told, o.reason = time.Now(), reason
+	return true
+}
+
+func (o *outage) lasts() time.Duration {
+	if o.since.IsZero() {
+		return 0
+	}
+	return time.Since(o.since).Round(time.Millisecond)
 }
 
 // hand hands on what changed. The bundles are used even where they can't be
