@@ -140,20 +140,27 @@ func (c *Cache) sleep(now time.Time, at time.Duration) time.Duration {
 	return max(next, time.Millisecond)
 }
 
-// expire lets go of SVIDs that could not be renewed in time.
+// expire lets go of SVIDs that could not be renewed in time. It tells of them once:
+// where one has expired, others have.
 func (c *Cache) expire(now time.Time) {
+	var last *record
+	n := 0
 	for {
 		r := c.expiries.first()
 		if r == nil || !r.live.svid.expired(now) {
-			return
+			break
 		}
-		c.log.Error("SVID expired before it could be renewed", "spiffe_id", r.spiffeID, "entry_id", r.id)
+		last = r
+		n++
 		l := r.live
 		l.svid, l.resign, l.due, l.suspect, l.lapsed = nil, false, false, false, true
 		if l.demand > 0 {
 			l.hurry(c.since())
 		}
 		c.place(r)
+	}
+	if n > 0 {
+		c.log.Error("SVIDs expired before they could be renewed", "count", n, "spiffe_id", last.spiffeID, "entry_id", last.id)
 	}
 }
 

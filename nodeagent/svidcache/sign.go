@@ -41,8 +41,15 @@ func (c *Cache) sign(ctx context.Context, b batch) {
 	} else {
 		c.bulkRunning--
 	}
+	tainted := 0
 	for i, o := range b.orders {
 		c.settle(o, outcomes[i])
+		if outcomes[i].tainted {
+			tainted++
+		}
+	}
+	if tainted > 0 {
+		c.log.Warn("the issuer still signs with a tainted authority", "count", tainted, "retry_in", taintRetry.String())
 	}
 	c.kick()
 }
@@ -114,7 +121,7 @@ func (c *Cache) settle(o order, out outcome) {
 		l.reason = out.reason.Error()
 		if l.unreachable = out.unreachable; l.unreachable {
 			c.unreached[r] = struct{}{}
-		} else {
+		} else if l.fails&(l.fails-1) == 0 { // the first time, the second, the fourth...
 			c.log.Warn("SVID not signed", "entry_id", o.entryID, "spiffe_id", o.id, "reason", out.reason, "attempt", l.fails)
 		}
 		return
@@ -128,7 +135,8 @@ func (c *Cache) settle(o order, out outcome) {
 	l.svid, l.resign, l.due, l.suspect, l.lapsed = out.svid, l.version != o.version, false, false, false
 	l.fails, l.nextTry, l.unreachable, l.reason = 0, 0, false, ""
 	if out.tainted {
-		c.stillTainted(r)
+		// The issuer has not changed its authority yet: once more, later.
+		l.suspect, l.nextTry = true, c.since()+taintRetry
 	}
 	c.log.Debug("SVID signed", "entry_id", o.entryID, "spiffe_id", o.id, "expires", out.svid.notAfter)
 	for _, s := range l.sets {

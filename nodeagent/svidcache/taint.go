@@ -64,14 +64,6 @@ func (c *Cache) taintedNow() []*x509.Certificate {
 	return c.tainted.certs
 }
 
-// stillTainted asks once more, later: the issuer that signed has not changed its
-// authority yet.
-func (c *Cache) stillTainted(r *record) {
-	c.log.Warn("the issuer still signs with a tainted authority", "spiffe_id", r.spiffeID, "entry_id", r.id, "retry_in", taintRetry.String())
-	r.live.suspect = true
-	r.live.nextTry = c.since() + taintRetry
-}
-
 // mayHangFrom compares key IDs alone, which costs nothing: it is true of an SVID
 // that says that one of certs signed it, or does not say who did.
 func mayHangFrom(s *svid, certs []*x509.Certificate) bool {
