@@ -17,7 +17,7 @@ import (
 func (r *Registry) AuthorizedEntries(agentID spiffeid.ID) []registration.Entry {
 	now := r.store.Now()
 	r.mu.RLock()
-	found := view{idx: r.idx, second: now.Unix()}.reachable(agentID)
+	found, _ := view{idx: r.idx, second: now.Unix()}.reachable(agentID)
 	r.mu.RUnlock()
 	slices.SortFunc(found, compareNodes)
 	entries := make([]registration.Entry, len(found))

@@ -4,6 +4,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
 // compare tells all that there is now from all that was told. It rewinds the
@@ -13,46 +15,43 @@ import (
 func (f *Follower) compare(now view) Delta {
 	changes, ok := f.r.history.since(f.told.Revision)
 	if !ok || f.told.Revision <= 0 || f.told.Revision > f.r.applied {
-		f.domains, f.bundles = nil, nil
-		return f.differ(now, nil, Delta{Reset: true})
+		is, _ := now.reachable(f.agent)
+		is = f.visible(is)
+		f.domains, f.bundles = domainsOf(is), nil
+		return f.differBundles(now, differ(nil, is, Delta{Reset: true}))
 	}
 	if len(changes) == 0 && !f.r.endedBetween(f.told.Second, now.second) {
 		return Delta{}
 	}
 	then := view{idx: f.r.idx, second: f.told.Second, past: f.r.idx.rewind(changes)}
-	was := f.visible(then.reachable(f.agent))
+	was, wasBelow := then.reachable(f.agent)
+	is, isBelow := now.reachable(f.agent)
+	was, is = f.visible(was), f.visible(is)
 	f.bundles = then.bundlesOf(domainsOf(was))
-	return f.differ(now, was, Delta{})
+	f.domains = domainsOf(is)
+	// Most entries are the same in both, and found without looking for them.
+	was = slices.DeleteFunc(was, func(n *node) bool { return then.here(n) && now.live(n) && in(isBelow, n.parentID) })
+	is = slices.DeleteFunc(is, func(n *node) bool { return then.here(n) && then.live(n) && in(wasBelow, n.parentID) })
+	return f.differBundles(now, differ(was, is, Delta{}))
 }
 
-// differ adds to d how what there is differs from the entries, and the bundles,
-// that were told.
-func (f *Follower) differ(now view, was []*node, d Delta) Delta {
-	is := f.visible(now.reachable(f.agent))
-	f.domains = domainsOf(is)
-	for len(was) > 0 || len(is) > 0 {
-		order := 0
-		switch {
-		case len(was) == 0:
-			order = 1
-		case len(is) == 0:
-			order = -1
-		default:
-			order = compareNodes(was[0], is[0])
-		}
-		if order < 0 {
-			d.Removed = append(d.Removed, was[0].id)
-		} else if order > 0 || was[0] != is[0] {
-			d.nodes = append(d.nodes, is[0])
-		}
-		if order <= 0 {
-			was = was[1:]
-		}
-		if order >= 0 {
-			is = is[1:]
+func in(parents map[spiffeid.ID]struct{}, id spiffeid.ID) bool {
+	_, ok := parents[id]
+	return ok
+}
+
+// differ adds to d how the entries that there are differ from those that were,
+// both without what is the same.
+func differ(was, is []*node, d Delta) Delta {
+	slices.SortFunc(was, compareNodes)
+	slices.SortFunc(is, compareNodes)
+	d.nodes = is
+	for _, n := range was {
+		if _, found := slices.BinarySearchFunc(is, n.id, compareID); !found {
+			d.Removed = append(d.Removed, n.id)
 		}
 	}
-	return f.differBundles(now, d)
+	return d
 }
 
 // gather tells what has changed as it was noted.
@@ -115,9 +114,8 @@ func (f *Follower) seen(n *node) *node {
 	return n
 }
 
-// visible keeps what the follower is told of, by ID.
+// visible keeps what the follower is told of.
 func (f *Follower) visible(nodes []*node) []*node {
-	slices.SortFunc(nodes, compareNodes)
 	if f.templates {
 		return nodes
 	}

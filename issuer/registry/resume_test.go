@@ -167,23 +167,40 @@ func TestExpiryIsToldByItself(t *testing.T) {
 	r.start()
 	f := r.Follow(agentA, true, registry.Position{})
 	defer f.Close()
-	e := entry("/brief", agentA)
-	e.ExpiresAt = begin.Add(2 * time.Second).Truncate(time.Second)
 	late := entry("/late", agentA)
 	late.ExpiresAt = begin.Add(time.Hour)
 	r.create(late)
-	r.create(e)
 	h := holding{}
-	for {
-		<-f.Woken()
+	next := func() registry.Delta {
+		t.Helper()
+		select {
+		case <-f.Woken():
+		case <-time.After(time.Minute):
+			t.Fatal("was told nothing")
+		}
 		d := f.Next()
 		h = h.apply(d)
-		if len(d.Removed) > 0 {
-			break
-		}
+		return d
 	}
-	if took := time.Since(e.ExpiresAt); took < 0 || took > 2*time.Second {
-		t.Errorf("told %v after it had expired", took)
+	// A machine that is busy may have it expire before it is told of.
+	for life := 2 * time.Second; ; life *= 2 {
+		e := entry("/brief", agentA)
+		e.ID = fmt.Sprint("brief", life)
+		e.ExpiresAt = time.Now().Add(life).Truncate(time.Second)
+		r.create(e)
+		next()
+		if _, told := h[e.ID]; !told {
+			if time.Now().After(e.ExpiresAt) {
+				continue
+			}
+			t.Fatalf("holds %v", h)
+		}
+		for len(next().Removed) == 0 {
+		}
+		if took := time.Since(e.ExpiresAt); took < 0 || took > 5*time.Second {
+			t.Errorf("told %v after it had expired", took)
+		}
+		break
 	}
 	if len(h) != 1 {
 		t.Errorf("holds %v", h)

@@ -22,7 +22,7 @@ func (v view) live(n *node) bool { return !n.expiredAt(v.second) }
 
 // here reports whether n, which the index has, was there.
 func (v view) here(n *node) bool {
-	if v.past == nil {
+	if v.past == nil || len(v.past.entries) == 0 {
 		return true
 	}
 	_, changed := v.past.entries[n.id]
@@ -91,10 +91,11 @@ func (v view) starts(agent spiffeid.ID) []spiffeid.ID {
 	return ids
 }
 
-// reachable returns the entries that the agent may have, each once.
-func (v view) reachable(agent spiffeid.ID) (found []*node) {
+// reachable returns the entries that the agent may have, each once, and the
+// parents of them all.
+func (v view) reachable(agent spiffeid.ID) (found []*node, seen map[spiffeid.ID]struct{}) {
 	// An entry has one parent; so it is found once if no parent is seen twice.
-	seen := make(map[spiffeid.ID]struct{})
+	seen = make(map[spiffeid.ID]struct{})
 	todo := v.starts(agent)
 	for len(todo) > 0 {
 		parent := todo[len(todo)-1]
@@ -111,7 +112,7 @@ func (v view) reachable(agent spiffeid.ID) (found []*node) {
 			}
 		}
 	}
-	return found
+	return found, seen
 }
 
 // bundle returns that of a trust domain, the own one included; nil where there
