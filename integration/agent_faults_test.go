@@ -165,6 +165,7 @@ func TestFaultsHangingPrograms(t *testing.T) {
 	wait(t.Context(), time.Second)
 	r.agent.Process.Resume()
 	r.stream.denied()
+	r.stream.forbid(first)
 	r.create(second, "")
 	r.stream.has(second)
 }

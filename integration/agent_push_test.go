@@ -22,7 +22,9 @@ func TestPushReachesWaitingClients(t *testing.T) {
 	id := r.create(second, "")
 	s.has(first, second)
 	r.issuer.Admin("entry", "delete", "-entryID", id)
-	own, ok := s.has(first).Bundles.Get(spiffeid.RequireTrustDomainFromString(r.issuer.TrustDomain))
+	left := s.has(first)
+	s.forbid(second)
+	own, ok := left.Bundles.Get(spiffeid.RequireTrustDomainFromString(r.issuer.TrustDomain))
 	if !ok {
 		t.Fatal("no bundle of the own trust domain")
 	}
@@ -48,6 +50,8 @@ func TestPushReachesWaitingClients(t *testing.T) {
 		r.issuer.TryAdmin(t.Context(), "entry", "delete", "-entryID", id)
 	}
 	s.denied()
+	s.forbid(second)
+	s.forbid(third)
 	r.create(first, "")
 	s.has(first)
 }

@@ -25,7 +25,7 @@ type stream struct {
 	agent *harness.Agent
 
 	mu      sync.Mutex
-	allowed map[string]bool // every ID that this process has been entitled to
+	allowed map[string]bool // every ID that this process is entitled to, or was until it is told
 	last    *workloadapi.X509Context
 	err     error // since last; nil while there is a stream
 	changed chan struct{}
@@ -54,6 +54,13 @@ func (s *stream) allow(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.allowed[id] = true
+}
+
+// forbid says that it is not any more, and has been told so.
+func (s *stream) forbid(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.allowed, id)
 }
 
 // OnX509ContextUpdate implements the watcher of go-spiffe.
