@@ -85,7 +85,7 @@ func explain(err error) error {
 	told := cli.RPCError(err)
 	switch status.Code(err) {
 	case codes.PermissionDenied:
-		return cli.Hint(told, "no entry fits this process: one needs this agent as its parent and selectors this process has, like unix:uid:%d; a new one takes a few seconds to get here", os.Geteuid())
+		return cli.Hint(told, "no entry fits this process: one needs this agent as its parent and selectors this process has, like unix:uid:%d; as root, lanyard agent explain -pid $$ says more", os.Geteuid())
 	case codes.DeadlineExceeded:
 		return cli.Hint(told, "the agent did not answer in time: look at its log, or wait longer with -timeout")
 	case codes.Unavailable:
