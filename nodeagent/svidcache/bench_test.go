@@ -177,3 +177,65 @@ func BenchmarkEntryMemory(b *testing.B) {
 		runtime.KeepAlive(c)
 	}
 }
+
+// BenchmarkFetch is a caller that comes, is given what there is, and goes: alone,
+// so that nothing is there from another of its kind.
+func BenchmarkFetch(b *testing.B) {
+	c, _ := loaded(b, 10_000)
+	ctx, cancel := context.WithCancel(b.Context())
+	var running sync.WaitGroup
+	running.Go(func() { c.Run(ctx) })
+	defer running.Wait()
+	defer cancel()
+	who := service(0)
+	for i := range 20 {
+		who.Selectors = append(who.Selectors, registration.Selector{Type: "docker", Value: fmt.Sprint("label:some.key:", i)})
+	}
+	who = who.normal()
+	fetch := func() {
+		sub := c.Subscribe(who)
+		defer sub.Close()
+		a, err := sub.Answer(ctx)
+		if err == nil {
+			_, err = a.X509SVIDResponse()
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	fetch()
+	b.ReportAllocs()
+	for b.Loop() {
+		fetch()
+	}
+}
+
+// BenchmarkStreamMemory tells what a stream costs here: one of a kind, and one
+// more of a kind.
+func BenchmarkStreamMemory(b *testing.B) {
+	const n = 1000
+	for b.Loop() {
+		c, _ := loaded(b, 10)
+		measure := func(name string, who func(i int) Caller) {
+			var before, after runtime.MemStats
+			runtime.GC()
+			runtime.ReadMemStats(&before)
+			subs := make([]*Subscription, n)
+			for i := range subs {
+				subs[i] = c.SubscribeBundles(who(i))
+			}
+			runtime.GC()
+			runtime.ReadMemStats(&after)
+			b.ReportMetric(float64(int64(after.HeapAlloc)-int64(before.HeapAlloc))/n, name)
+			runtime.KeepAlive(subs)
+		}
+		measure("B/stream", func(int) Caller { return service(1) })
+		measure("B/kind", func(i int) Caller {
+			who := service(2)
+			for j := range 20 {
+				who.Selectors = append(who.Selectors, registration.Selector{Type: "docker", Value: fmt.Sprintf("label:some.key.%d:%d", j, i)})
+			}
+			return who
+		})
+	}
+}
