@@ -67,6 +67,18 @@ func TestOneUserCannotTakeAll(t *testing.T) {
 	}
 }
 
+// The soft limit of open files, often 1024, is not what callers have to share: Go's
+// runtime raises it to the hard one.
+func TestLimitOfFilesIsTheHardOne(t *testing.T) {
+	var r unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
+		t.Fatal(err)
+	}
+	if got := openFiles(); got != r.Max {
+		t.Errorf("%d files may be open, the hard limit is %d", got, r.Max)
+	}
+}
+
 func TestMaxPerUser(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can be several users")
