@@ -52,8 +52,7 @@ func (s *Set) offer(ctx context.Context, after *link) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if hello.Version != handOverVersion {
-		reason := fmt.Sprintf("its hand-over is version %d, this one's %d: stop it, then start the new one", handOverVersion, hello.Version)
+	if reason := s.objection(hello); reason != "" {
 		return nil, errors.Join(errors.New(reason), after.send(message{Type: msgRefused, Reason: reason}, nil))
 	}
 	for name, sock := range s.sockets {
@@ -73,6 +72,17 @@ func (s *Set) offer(ctx context.Context, after *link) ([]string, error) {
 	}
 	s.log.Info("another agent takes over", "pid", hello.PID)
 	return take.Names, nil
+}
+
+// objection is why an agent may not take over; "": it may.
+func (s *Set) objection(hello message) string {
+	switch {
+	case hello.Version != handOverVersion:
+		return fmt.Sprintf("the running agent's hand-over is version %d, the new one's %d: stop the one, then start the other", handOverVersion, hello.Version)
+	case s.manager.address != "" && hello.Manager != s.manager.address:
+		return "the running agent is a service, which would be started again: restart that (systemctl restart), which keeps its sockets too"
+	}
+	return ""
 }
 
 // all returns the current socket, and the former ones after it.

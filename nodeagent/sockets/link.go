@@ -52,6 +52,7 @@ type message struct {
 	Type    string `json:"type"`
 	Version int    `json:"version,omitempty"` // hello
 	PID     int    `json:"pid,omitempty"`     // hello: for people
+	Manager string `json:"manager,omitempty"` // hello: the new agent's service manager
 	// Of a socket: its name, path and file. Former ones have lost their file.
 	Name string `json:"name,omitempty"`
 	Path string `json:"path,omitempty"`

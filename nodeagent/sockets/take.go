@@ -25,7 +25,7 @@ func (s *Set) fromAgent(ctx context.Context) ([]*inherited, error) {
 	if err != nil {
 		return nil, fmt.Errorf("take over from the agent on %s: %w", s.cfg.DataDir, err)
 	}
-	all, err := before.sockets(ctx)
+	all, err := before.sockets(ctx, message{Type: msgHello, Version: handOverVersion, PID: os.Getpid(), Manager: s.manager.address})
 	if err != nil {
 		for _, in := range all {
 			in.Close()
@@ -48,8 +48,8 @@ func dialAgent(dir string) (l *link, err error) {
 }
 
 // sockets asks for all sockets.
-func (l *link) sockets(ctx context.Context) ([]*inherited, error) {
-	if err := l.send(message{Type: msgHello, Version: handOverVersion, PID: os.Getpid()}, nil); err != nil {
+func (l *link) sockets(ctx context.Context, hello message) ([]*inherited, error) {
+	if err := l.send(hello, nil); err != nil {
 		return nil, err
 	}
 	var all []*inherited

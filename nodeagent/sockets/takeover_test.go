@@ -190,6 +190,28 @@ func TestHandOverRefusesStrangers(t *testing.T) {
 	}
 }
 
+// A service would be started again and find the lock taken; its manager keeps its
+// sockets over a restart anyhow.
+func TestTakeOverOfAServiceIsRefused(t *testing.T) {
+	cfg := setup(t, "workload")
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(cfg.DataDir, "notify"), Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer manager.Close()
+	t.Setenv("NOTIFY_SOCKET", manager.LocalAddr().String())
+	start(t, "one", cfg, nil)
+	cfg.TakeOver = true
+	t.Setenv("NOTIFY_SOCKET", "")
+	if _, err := Open(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "systemctl restart") {
+		t.Errorf("error %v", err)
+	}
+	wantAnswer(t, cfg.Specs[0].Path, "one")
+	t.Setenv("NOTIFY_SOCKET", manager.LocalAddr().String())
+	start(t, "two", cfg, nil)
+	wantAnswer(t, cfg.Specs[0].Path, "two")
+}
+
 func FuzzMessage(f *testing.F) {
 	for _, seed := range []string{`{"type":"hello","version":1,"pid":7}`, `{"type":"socket","name":"a","path":"/p","dev":1,"ino":2}`, `{"type":"take","names":["a"]}`, `{"type":"refused","reason":"no"}`, "{}", "null", "["} {
 		f.Add([]byte(seed), true)
