@@ -20,6 +20,10 @@ const (
 	// maxBeat is how long a stream may be silent; it says something after two
 	// thirds of that, or a little later.
 	maxBeat = 30 * time.Second
+	// minGap is how soon after one change the next is told. The first comes at
+	// once; a registrar that makes a thousand entries a second for all agents must
+	// not cost a thousand responses a second each.
+	minGap = 25 * time.Millisecond
 	// maxWatches is how many streams one agent may have. It needs one, and another
 	// while it goes over to it.
 	maxWatches = 4
@@ -47,6 +51,7 @@ type ChangesService struct {
 // pace says when a stream does what nobody asks for.
 type pace struct {
 	beat time.Duration // at most, between responses
+	gap  time.Duration // at least, between changes
 	// A stream ends before gRPC cuts its connection, which gets old at age, give or
 	// take a tenth, and is cut after another grace. The client has been told to
 	// make a new one by then.
@@ -61,7 +66,7 @@ func NewChangesService(d Deps) *ChangesService {
 
 func newChangesService(g *guard) *ChangesService {
 	s := &ChangesService{
-		deps: g.deps, guard: g, pace: pace{maxBeat, maxConnectionAge, maxConnectionGrace},
+		deps: g.deps, guard: g, pace: pace{maxBeat, minGap, maxConnectionAge, maxConnectionGrace},
 		stopping: make(chan struct{}), open: make(map[spiffeid.ID]int),
 	}
 	s.stop = sync.OnceFunc(func() { close(s.stopping) })

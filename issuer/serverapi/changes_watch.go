@@ -42,18 +42,26 @@ func (w *watch) run() error {
 	defer beat.Stop()
 	expiry := time.NewTimer(w.untilExpiry())
 	defer expiry.Stop()
-	speak := true // the first response comes at once, if only to say that nothing has changed
+	speak := true            // the first response comes at once, if only to say that nothing has changed
+	var gap <-chan time.Time // nil where it may speak
 	for {
-		spoken, err := w.tell(speak)
+		spoken := false
+		err := w.judge()
+		if err == nil && gap == nil {
+			spoken, err = w.tell(speak)
+			speak = false
+		}
 		if err != nil {
 			return err
 		}
 		if spoken {
 			beat.Reset(w.s.pace.nextBeat())
+			gap = time.After(w.s.pace.gap)
 		}
-		speak = false
 		select {
 		case <-w.follower.Woken():
+		case <-gap:
+			gap = nil
 		case <-beat.C:
 			speak = true
 		case <-expiry.C:
@@ -77,12 +85,13 @@ func (w *watch) untilExpiry() time.Duration {
 	return max(w.caller.Cert.NotAfter.Sub(w.s.deps.Now()), 0) + time.Millisecond
 }
 
-// tell judges the agent anew, as it would be for each call, and tells it what has
-// changed; with speak also that nothing has.
+// judge judges the agent anew, as it would be for each call.
+func (w *watch) judge() error {
+	return w.s.guard.authorize(w.ctx, changesv1.Changes_Watch_FullMethodName, w.caller)
+}
+
+// tell tells what has changed; with speak also that nothing has.
 func (w *watch) tell(speak bool) (spoken bool, _ error) {
-	if err := w.s.guard.authorize(w.ctx, changesv1.Changes_Watch_FullMethodName, w.caller); err != nil {
-		return false, err
-	}
 	d := w.follower.Next()
 	if w.responses == 0 {
 		w.resumed = !d.Reset
