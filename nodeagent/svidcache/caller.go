@@ -9,7 +9,8 @@ import (
 
 // Caller is whom an identity is asked for.
 type Caller struct {
-	// Selectors are those that attestation found, in any order.
+	// Selectors are those that attestation found, in any order. They are kept:
+	// don't change them.
 	Selectors []registration.Selector
 	// Only, unless zero, keeps from the caller all entries that don't name this
 	// selector: what came over one workload's socket is given that workload's.

@@ -123,7 +123,7 @@ func TestAgentThatSleptRenewsInOrder(t *testing.T) {
 	inWorld(t, Config{MaxSize: 2000, Now: now}, func(t *testing.T, w *world) {
 		w.issuer.now = now
 		var entries []registration.Entry
-		for i := range 1200 {
+		for i := range 700 {
 			entries = append(entries, entry(fmt.Sprintf("e%04d", i)))
 		}
 		w.give(entries...)
