@@ -41,9 +41,10 @@ func (s *delegatedService) SubscribeToX509SVIDs(req *delegatedidentityv1.Subscri
 			}
 			return s.delegates.attestPinned(ctx, subject.process)
 		},
-		Again:     s.delegates.authorize,
-		Subscribe: s.deps.Cache.Subscribe,
-		Next:      (*svidcache.Subscription).Answer,
+		Again:      s.delegates.authorize,
+		Subscribe:  s.deps.Cache.Subscribe,
+		Identities: s.deps.Cache.Identities,
+		Next:       (*svidcache.Subscription).Answer,
 		Without: func(reason error, incomplete bool) (*svidcache.Answer, <-chan struct{}, error) {
 			switch {
 			case errors.Is(reason, svidcache.ErrNotSynced):

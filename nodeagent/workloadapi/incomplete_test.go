@@ -37,6 +37,9 @@ func labelled(id, label string) registration.Entry {
 	return registration.Entry{ID: id, SPIFFEID: spiffeid.RequireFromString("spiffe://example.org/" + id), Selectors: []registration.Selector{{Type: "docker", Value: "label:" + label}}}
 }
 
+// longest is more than the longest time between two tries of an attestor.
+const longest = 40 * time.Second
+
 var errAway = errors.New("daemon is away")
 
 // A container runtime that is away must not take identities away: PermissionDenied has clients drop theirs.
@@ -105,11 +108,15 @@ func TestStreamOutlastsAnAttestor(t *testing.T) {
 		check("at first", "/both /web")
 		c.is(docker(errAway))
 		s.apply(t, labelled("web", "web"))
-		check("a change while it is away", "/web")
+		check("a change while it is away", "/both /web")
+		time.Sleep(time.Hour)
+		check("an hour later", "/both /web")
+		c.is(docker(nil, "web"))
+		time.Sleep(longest)
+		check("when it is back", "/web")
 		s.apply(t)
 		synctest.Wait()
 		select {
-		// What it found before is known: that there is no entry is, too.
 		case err := <-ended:
 			wantStatus(t, "without an entry", err, codes.PermissionDenied, "no identity issued")
 		default:
@@ -150,6 +157,69 @@ func TestStreamHasTheRestOnceAnAttestorIsBack(t *testing.T) {
 		if len(updates) != 2 || updates[0] != "/own" || updates[1] != "/web" {
 			t.Errorf("updates %q", updates)
 		}
+	})
+}
+
+// What needs no attestor but those that work goes on: certificates are renewed.
+func TestStreamGoesOnByWhatIsKnown(t *testing.T) {
+	inService(t, func(t *testing.T, s *svc, c *caller, _ func(ids ...string), _ *bytes.Buffer) {
+		own := registration.Entry{ID: "own", SPIFFEID: spiffeid.RequireFromString("spiffe://example.org/own"), Selectors: []registration.Selector{{Type: "unix", Value: "uid:1"}}}
+		s.apply(t, own)
+		c.is(docker(nil, "web"))
+		updates := make(chan string, 10)
+		go s.WatchX509Context(t.Context(), func(c *workload.X509Context) error {
+			updates <- paths(c) + c.Default().Hint
+			return nil
+		})
+		if got := <-updates; got != "/own" {
+			t.Errorf("at first %s", got)
+		}
+		c.is(docker(errAway))
+		own.Hint = "new"
+		s.apply(t, own)
+		synctest.Wait()
+		select {
+		case got := <-updates:
+			if got != "/ownnew" {
+				t.Errorf("then %s", got)
+			}
+		default:
+			t.Error("nothing was sent")
+		}
+	})
+}
+
+// A program that a process executes must not have what the one before had by making an attestor fail.
+func TestGuardAnotherProgramHasNothingByAFailure(t *testing.T) {
+	inService(t, func(t *testing.T, s *svc, c *caller, _ func(ids ...string), _ *bytes.Buffer) {
+		good := registration.Entry{ID: "good", SPIFFEID: spiffeid.RequireFromString("spiffe://example.org/good"), Selectors: []registration.Selector{{Type: "unix", Value: "path:/bin/good"}}}
+		s.apply(t, good)
+		as := func(path string, failure error) {
+			r := workloadattest.Result{Selectors: []registration.Selector{{Type: "unix", Value: "uid:1"}}, Reports: []workloadattest.Report{{Plugin: "unix", Err: failure}}}
+			if failure == nil {
+				r.Selectors = append([]registration.Selector{{Type: "unix", Value: "path:" + path}}, r.Selectors...)
+			}
+			c.is(r)
+		}
+		as("/bin/good", nil)
+		var updates atomic.Int32
+		ended := make(chan error, 1)
+		go func() {
+			ended <- s.WatchX509Context(t.Context(), func(*workload.X509Context) error {
+				updates.Add(1)
+				return nil
+			})
+		}()
+		synctest.Wait()
+		as("/bin/evil", errors.New("read: input/output error"))
+		good.Hint = "new"
+		s.apply(t, good)
+		time.Sleep(10 * time.Minute)
+		if n := updates.Load(); n != 1 {
+			t.Errorf("%d updates: it was given what is another's", n)
+		}
+		as("/bin/evil", nil)
+		wantStatus(t, "once it is known", <-ended, codes.PermissionDenied, "no identity issued")
 	})
 }
 

@@ -171,7 +171,7 @@ func run[T any](ctx context.Context, s *Service, method string, feed follow.Feed
 		err = s.limit(ctx, method, who)
 	}
 	if err == nil {
-		feed.Attest = s.attestCaller
+		feed.Attest, feed.Identities = s.attestCaller, s.cfg.Cache.Identities
 		who, err = follow.Run(ctx, who, feed)
 	}
 	return s.status(ctx, err, who)
@@ -223,7 +223,7 @@ func (s *Service) attest(ctx context.Context) (follow.Standing, error) {
 	var only registration.Selector
 	if len(s.cfg.Sockets) > 0 {
 		if caller, err := workloadattest.FromContext(ctx); err == nil && s.cfg.Sockets[caller.Socket()].Only {
-			only = registration.Selector{Type: "lanyard", Value: "socket:" + caller.Socket()}
+			only = workloadattest.SocketSelector(caller.Socket())
 		}
 	}
 	return follow.Found(result, only), nil

@@ -8,8 +8,10 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"time"
 
+	"github.com/lanyard-mtls/lanyard/internal/registration"
 	"github.com/lanyard-mtls/lanyard/nodeagent/svidcache"
 	"github.com/lanyard-mtls/lanyard/nodeagent/workloadattest"
 )
@@ -22,6 +24,8 @@ type Feed[T any] struct {
 	// ends the stream.
 	Again     func(context.Context) error
 	Subscribe func(svidcache.Caller) *svidcache.Subscription
+	// Identities is the cache's.
+	Identities func(svidcache.Caller) ([]registration.Entry, error)
 	// Next is one of the methods of a subscription.
 	Next func(*svidcache.Subscription, context.Context) (*T, error)
 	// Without returns what is sent while there is no identity, for the reason that
@@ -32,8 +36,8 @@ type Feed[T any] struct {
 }
 
 const (
-	// While an attestor fails that has never succeeded on an open stream it is
-	// tried again, first after firstRetry.
+	// While an attestor fails the process of an open stream is attested again,
+	// first after firstRetry.
 	firstRetry   = time.Second
 	longestRetry = 30 * time.Second
 	// lookAgain is how often a stream that goes on without identity looks whether
@@ -45,7 +49,7 @@ const (
 // with what the process was found to be last. who is its standing by now.
 func Run[T any](ctx context.Context, who Standing, f Feed[T]) (Standing, error) {
 	s := stream[T]{feed: f, who: who, sub: f.Subscribe(who.Caller())}
-	defer s.sub.Close()
+	defer func() { s.sub.Close() }()
 	for {
 		v, err := s.next(ctx)
 		if err == nil && s.last != nil && f.Again != nil {
@@ -96,14 +100,50 @@ func (s *stream[T]) next(ctx context.Context) (*T, error) {
 	}
 }
 
-// attest reports whether the process has other selectors than before.
-func (s *stream[T]) attest(ctx context.Context) (bool, error) {
-	result, err := s.feed.Attest(ctx)
-	if err != nil {
-		return false, err
+// attest attests the process again, and reports whether what the subscription
+// returned last no longer counts. It goes on until the process is known well
+// enough: an attestor that fails neither takes identities away, nor leaves them to
+// a process that may be another program by now. Meanwhile nothing is sent.
+func (s *stream[T]) attest(ctx context.Context) (other bool, _ error) {
+	for held := false; ; held = true {
+		result, err := s.feed.Attest(ctx)
+		if err != nil {
+			return false, err
+		}
+		if who := Found(result, s.who.only); !who.Incomplete() || s.keeps(who) {
+			s.who = who
+			if !who.Incomplete() {
+				s.tries = 0
+			}
+			if held {
+				// There may be news that came since.
+				s.sub.Close()
+				s.sub = s.feed.Subscribe(who.Caller())
+				return true, nil
+			}
+			return s.sub.Reselect(who.Caller()), nil
+		}
+		timer := time.NewTimer(s.backoff())
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return false, ctx.Err()
+		}
 	}
-	s.who = s.who.Then(result)
-	return s.sub.Reselect(s.who.Caller()), nil
+}
+
+// keeps reports whether next, though incomplete, has all identities that the
+// process has as it was known before.
+func (s *stream[T]) keeps(next Standing) bool {
+	has, _ := s.feed.Identities(next.Caller())
+	had, _ := s.feed.Identities(s.who.Caller())
+	for _, e := range had {
+		if !slices.ContainsFunc(has, func(h registration.Entry) bool { return h.ID == e.ID && h.SPIFFEID == e.SPIFFEID }) {
+			return false
+		}
+	}
+	return true
 }
 
 // wait returns what there is next; retry is true where it is time to attest again
