@@ -54,7 +54,7 @@ func (m *measurement) grow(ctx context.Context, how string, conns int) error {
 	if err := m.restart(ctx); err != nil {
 		return err
 	}
-	before, err := m.resident()
+	before, err := m.inUse(ctx)
 	if err != nil {
 		return err
 	}
@@ -74,10 +74,7 @@ func (m *measurement) grow(ctx context.Context, how string, conns int) error {
 		}
 	}
 	late.Stop()
-	if err := m.settle(ctx); err != nil {
-		return err
-	}
-	after, err := m.resident()
+	after, err := m.inUse(ctx)
 	if err != nil {
 		return err
 	}
@@ -88,6 +85,24 @@ func (m *measurement) grow(ctx context.Context, how string, conns int) error {
 	return nil
 }
 
+// inUse is the memory once some calls have come and gone: both agents collect what they no longer use only as they use more.
+func (m *measurement) inUse(ctx context.Context) (proc.Memory, error) {
+	conn, err := dial(m.programs.socket())
+	if err != nil {
+		return proc.Memory{}, err
+	}
+	defer conn.Close()
+	for range m.set.calls / 2 {
+		if err := fetchOnce(ctx, conn); err != nil {
+			return proc.Memory{}, err
+		}
+	}
+	if err := m.settle(ctx); err != nil {
+		return proc.Memory{}, err
+	}
+	return m.resident()
+}
+
 // restart starts the agent anew on its state.
 func (m *measurement) restart(ctx context.Context) error {
 	if err := errors.Join(m.watcher.close(), m.programs.agent.stop()); err != nil {
@@ -96,8 +111,5 @@ func (m *measurement) restart(ctx context.Context) error {
 	if err := m.programs.startAgent(ctx); err != nil {
 		return err
 	}
-	if err := m.watch(ctx); err != nil {
-		return err
-	}
-	return m.settle(ctx)
+	return m.watch(ctx)
 }
