@@ -5,9 +5,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/lanyard-mtls/lanyard/integration/harness"
 	"github.com/lanyard-mtls/lanyard/integration/kube"
@@ -37,7 +41,14 @@ func newNode(t *testing.T) *node {
 	s := harness.NewStage(t, bin)
 	n := &node{issuer: harness.StartIssuer(s, harness.IssuerSpec{}), Node: kube.StartNode(c, "..", "node1")}
 	n.token = s.WriteFile("token", c.LooseToken("spire", "agent", ""))
-	n.agent = harness.NewAgent(n.issuer, harness.AgentSpec{Attestor: fmt.Sprintf(`NodeAttestor "join_token" {
+	n.agent = harness.NewAgent(n.issuer, harness.AgentSpec{Attestor: n.attestors()})
+	n.agent.Start(n.issuer.Token(n.issuer.ID("/node")))
+	return n
+}
+
+// attestors are the plugins of an agent that asks the kubelet.
+func (n *node) attestors() string {
+	return fmt.Sprintf(`NodeAttestor "join_token" {
     plugin_data {}
   }
   WorkloadAttestor "k8s" {
@@ -47,9 +58,7 @@ func newNode(t *testing.T) *node {
       token_path          = %q
       poll_retry_interval = "100ms"
     }
-  }`, n.SecurePort, n.CAFile, n.token)})
-	n.agent.Start(n.issuer.Token(n.issuer.ID("/node")))
-	return n
+  }`, n.SecurePort, n.CAFile, n.token)
 }
 
 func (n *node) entry(id string, selectors ...string) {
@@ -113,4 +122,44 @@ func TestKubernetesWorkloads(t *testing.T) {
 	}
 	n.agent.Start("")
 	n.wantIDs(t, web, "/web", "/image")
+}
+
+// theirSelector is one of spire-agent's in its log, ourSelector one of ours in an explanation.
+var (
+	theirSelector = regexp.MustCompile(`type:\\"k8s\\"\s+value:\\"([^\\]+)\\"`)
+	ourSelector   = regexp.MustCompile(`(?m)^ +k8s:(\S+)$`)
+)
+
+// A real spire-agent beside ours, on the same kubelet, finds the same selectors in the same container.
+func TestInteropKubernetesSelectors(t *testing.T) {
+	spireAgent := peer(t, "spire-agent")
+	n := newNode(t)
+	theirs := harness.NewAgent(n.issuer, harness.AgentSpec{SPIREAgent: spireAgent, Attestor: n.attestors()})
+	theirs.Start(n.issuer.Token(n.issuer.ID("/their-node")))
+	pod := n.Run(kube.RunSpec{
+		Namespace: "prod", Name: "web-1", ServiceAccount: "web", Labels: map[string]string{"app": "web", "a.b/c": "d"},
+		Mounts: map[string]string{"/s": filepath.Dir(theirs.Socket), "/b": bin},
+	})
+	// It has no entry: what matters is what the agent says of it.
+	_, _ = pod.Exec("/b/lanyard", "agent", "api", "fetch", "x509", "-timeout", "3s", "-socketPath", "/s/"+filepath.Base(theirs.Socket))
+	const attested = "PID attested to have selectors"
+	line, err := theirs.Process.WaitFor(t.Context(), attested)
+	if err != nil {
+		t.Fatal(err)
+	}
+	explained := n.issuer.Run(filepath.Join(bin, "lanyard"), "agent", "explain", "-socketPath", n.agent.Admin, "-pid", fmt.Sprint(pod.PID()))
+	want, got := matches(theirSelector, line), matches(ourSelector, explained)
+	if diff := cmp.Diff(want, got); diff != "" || len(want) < 15 {
+		t.Errorf("%d selectors of spire-agent, %d of ours (-theirs +ours):\n%s", len(want), len(got), diff)
+	}
+}
+
+// matches are the first groups, sorted, each once.
+func matches(re *regexp.Regexp, text string) []string {
+	var all []string
+	for _, m := range re.FindAllStringSubmatch(text, -1) {
+		all = append(all, m[1])
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }

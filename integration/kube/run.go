@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 )
 
@@ -79,6 +80,23 @@ func (r *Running) Exec(args ...string) (string, error) {
 	out, err := n.command("ctr", append([]string{"-a", n.socket, "-n", "k8s.io", "tasks", "exec",
 		"--exec-id", fmt.Sprintf("exec%d", n.execs), r.ContainerID}, args...)...).CombinedOutput()
 	return string(out), err
+}
+
+// PID is of the container's first process, as the machine counts.
+func (r *Running) PID() int {
+	n := r.node
+	n.Cluster.t.Helper()
+	for line := range strings.Lines(n.ctr("tasks", "ls")) {
+		if fields := strings.Fields(line); len(fields) > 1 && fields[0] == r.ContainerID {
+			pid, err := strconv.Atoi(fields[1])
+			if err != nil {
+				n.Cluster.t.Fatalf("%v", err)
+			}
+			return pid
+		}
+	}
+	n.Cluster.t.Fatalf("no task of container %s", r.ContainerID)
+	return 0
 }
 
 // MayAskKubelets gives a service account the right to get pods from kubelets and, as enable_namespace_labels needs, namespaces.
