@@ -82,9 +82,7 @@ func (f *flags) withoutFile(ctx context.Context, env *cli.Env, s *settings, to i
 	if s.agent.Attestor, err = f.attestor(env, nil, &agentBlock{}, chosenAttestor{}, s.agent.DataDir); err != nil {
 		return err
 	}
-	rest := s.agent
-	rest.TrustBundlePath = "" // checked already
-	return errors.Join(to.checkPort(), checkRebootstrap(s.agent), rest.Validate())
+	return errors.Join(to.checkPort(), checkRebootstrap(s.agent), s.agent.Validate())
 }
 
 // withFile finds what is wrong with the whole, at the lines it is from. What plugins {} says becomes part of the configuration
@@ -124,7 +122,6 @@ func checkWhole(ctx context.Context, conf *hclconf.File, s *settings, choice tru
 		conf.Errorf(conf.At("agent.rebootstrap_mode"), "agent.%v", err)
 	}
 	rest := s.agent
-	rest.TrustBundlePath, rest.TrustSource = "", nil
 	rest.Metrics.Prometheus, rest.Health.Enabled, rest.Sockets, rest.WorkloadKeyType = nil, false, nil, "" // checked already
 	conf.CheckAll("agent", rest.Validate())
 }

@@ -1,6 +1,7 @@
 package agentcmd
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,7 +18,9 @@ import (
 	"github.com/lanyard-mtls/lanyard/internal/health"
 	"github.com/lanyard-mtls/lanyard/internal/metrics"
 	"github.com/lanyard-mtls/lanyard/internal/telemetry"
+	"github.com/lanyard-mtls/lanyard/internal/testca"
 	"github.com/lanyard-mtls/lanyard/nodeagent"
+	"github.com/lanyard-mtls/lanyard/nodeagent/upstream"
 	"github.com/lanyard-mtls/lanyard/nodeagent/upstream/trust"
 	"github.com/lanyard-mtls/lanyard/sds"
 )
@@ -201,6 +204,41 @@ func TestFlagsGoBeforeTheFile(t *testing.T) {
 	}
 	if got, err = settingsOf(t, little); err != nil || got.sds != nil || !got.agent.InsecureBootstrap {
 		t.Errorf("%v, SDS %v", err, got.sds)
+	}
+}
+
+// The agent keeps the bundle itself: once it has joined, the file may be gone. While it is there, it must be one.
+func TestBundleFileMayBeGoneOnceJoined(t *testing.T) {
+	t.Chdir(t.TempDir())
+	td := spiffeid.RequireTrustDomainFromString("example.org")
+	const of = "agent {\n trust_domain = \"example.org\"\n server_address = \"a\"\n data_dir = \"data\"\n trust_bundle_path = \"bundle.pem\"\n}\n"
+	if _, err := settingsOf(t, of); err == nil || !strings.Contains(err.Error(), "agent.hcl:5: agent.trust_bundle_path: bundle.pem: no such file or directory; it is the output of") {
+		t.Errorf("before it joined: %v", err)
+	}
+	if err := errors.Join(os.Mkdir("data", 0o700), os.WriteFile(filepath.Join("data", upstream.DataFile), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := settingsOf(t, of); err != nil || s.agent.TrustBundle != nil || s.agent.TrustSource != nil {
+		t.Errorf("%v, bundle %q, source %v", err, s.agent.TrustBundle, s.agent.TrustSource)
+	}
+	if err := os.WriteFile("bundle.pem", []byte("no bundle"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := settingsOf(t, of); err == nil || !strings.Contains(err.Error(), "agent.hcl:5: agent.trust_bundle_path: bundle.pem: trust bundle") {
+		t.Errorf("no bundle: %v", err)
+	}
+	content, err := testca.New(t, td.Name()).Bundle().Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile("bundle.pem", content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := settingsOf(t, of); err != nil || len(s.agent.TrustBundle) == 0 || s.agent.TrustSource != nil {
+		t.Errorf("%v, bundle %q, source %v", err, s.agent.TrustBundle, s.agent.TrustSource)
+	}
+	if s, err := settingsOf(t, of, "--rebootstrapMode", "auto"); err != nil || s.agent.TrustBundle != nil || s.agent.TrustSource != (trust.File{TrustDomain: td, Path: "bundle.pem"}) {
+		t.Errorf("an agent that begins anew: %v, bundle %q, source %v", err, s.agent.TrustBundle, s.agent.TrustSource)
 	}
 }
 

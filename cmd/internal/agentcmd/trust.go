@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
-	"os"
 	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/workloadapi"
@@ -114,21 +114,20 @@ func (t trustChoice) into(ctx context.Context, c *nodeagent.Config) *trustFault 
 	}
 	switch {
 	case t.path != "":
-		pem, err := os.ReadFile(t.path)
-		if err != nil {
-			return &trustFault{t.of.path, fmt.Errorf("%s: %w; it is the output of \"lanyard issuer bundle show\"", t.path, errors.Unwrap(err))}
-		}
-		if t.format != trust.SPIFFE {
-			c.TrustBundlePath = t.path
-			if _, err := upstream.ParseTrustBundle(c.TrustDomain, pem); err != nil && !c.TrustDomain.IsZero() {
-				return &trustFault{t.of.path, fmt.Errorf("%s: %w", t.path, err)}
-			}
+		if c.TrustDomain.IsZero() {
 			return nil
 		}
 		source := trust.File{TrustDomain: c.TrustDomain, Path: t.path, Format: t.format}
-		c.TrustSource = source
-		if _, err := source.Bundle(ctx); err != nil && !c.TrustDomain.IsZero() {
+		pem, err := readBundle(ctx, source, c.DataDir)
+		if err != nil {
 			return &trustFault{t.of.path, err}
+		}
+		// An agent that never begins anew meets its issuer with this bundle or not at all, and says so at once. One that does
+		// reads the file again then.
+		if c.Rebootstrap == "" || c.Rebootstrap == upstream.RebootstrapNever {
+			c.TrustBundle = pem
+		} else {
+			c.TrustSource = source
 		}
 	case t.url != "":
 		if err := checkBundleURL(t.url, t.unixSocket != ""); err != nil {
@@ -142,6 +141,21 @@ func (t trustChoice) into(ctx context.Context, c *nodeagent.Config) *trustFault 
 		c.TrustSource = trust.WorkloadAPI{TrustDomain: c.TrustDomain, Addr: t.workloadAPI}
 	}
 	return nil
+}
+
+// readBundle gives the bundle of a file, in PEM. It may be gone once the agent has joined, which keeps the bundle itself.
+func readBundle(ctx context.Context, source trust.File, dataDir string) ([]byte, error) {
+	bundle, err := source.Bundle(ctx)
+	if errors.Is(err, fs.ErrNotExist) && joinedBefore("", dataDir) {
+		return nil, nil
+	}
+	if unreadable, ok := errors.AsType[*fs.PathError](err); ok {
+		return nil, fmt.Errorf("%s: %w; it is the output of \"lanyard issuer bundle show\"", source.Path, unreadable.Err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return bundle.Marshal()
 }
 
 // checkBundleURL reports what is wrong with a URL: over a network it must be one that can't be tampered with.
