@@ -35,13 +35,12 @@ type parts struct {
 	// out not to be.
 	upToDate, failed         chan struct{}
 	upToDateOnce, failedOnce sync.Once
-	// restored is closed when what was kept is served.
-	restored chan struct{}
+	kept                     kept
 }
 
 // assemble makes the parts. It reads the agent's state; it starts nothing.
 func assemble(cfg Config, stopping context.Context) (*parts, error) {
-	p := &parts{cfg: cfg, started: time.Now(), stopping: stopping, upToDate: make(chan struct{}), failed: make(chan struct{}), restored: make(chan struct{})}
+	p := &parts{cfg: cfg, started: time.Now(), stopping: stopping, upToDate: make(chan struct{}), failed: make(chan struct{})}
 	client, err := p.open()
 	if err != nil {
 		return nil, err
@@ -72,6 +71,7 @@ func assemble(cfg Config, stopping context.Context) (*parts, error) {
 		Log:          cfg.Log,
 	})
 	p.service = workloadapi.New(p.workloadAPI())
+	p.load()
 	p.checker = health.New(cfg.Health, cfg.Log, health.Check{Name: "agent", Ready: p.ready})
 	return p, nil
 }
@@ -183,7 +183,7 @@ func (p *parts) ready(context.Context) error {
 	select {
 	case <-p.cache.Synced():
 		return nil
-	case <-p.restored:
+	case <-p.kept.served:
 		return nil
 	default:
 		return errors.Join(svidcache.ErrNotSynced, p.client.Contact().Err)

@@ -11,28 +11,53 @@ import (
 // served in its place: what changed meanwhile had better be known.
 const grace = time.Second
 
-// restore serves what the agent kept of its last run, unless the issuer is there.
-// Then it keeps what the agent knows until ctx ends.
-func (p *parts) restore(ctx context.Context) error {
-	if p.cfg.MemoryKeys {
-		return nil
-	}
-	file := keep.Open(p.cfg.DataDir)
-	// Whose it is is known if the agent had joined: another's is not read.
-	if id := p.client.ID(); !id.IsZero() {
-		state, err := file.Load(id)
-		if err != nil {
-			p.cfg.Log.Warn("workloads' SVIDs were kept, but can't be used", "reason", err)
-		}
-		if state != nil {
-			p.serveKept(ctx, state)
-		}
-	}
-	return keep.Run(ctx, keep.Config{File: file, Cache: p.cache, AgentID: p.client.ID, Log: p.cfg.Log})
+// kept is what the agent kept of its last run.
+type kept struct {
+	file  *keep.File
+	state *keep.State // nil: nothing that can be used
+	// known is what lets callers wait for it, and no longer.
+	known func()
+	// served is closed when state is.
+	served chan struct{}
 }
 
-func (p *parts) serveKept(ctx context.Context, state *keep.State) {
-	defer p.cache.Expect()()
+// load reads what was kept. From now on callers are held until it is served, or
+// the issuer's word is: it is called before anything is served.
+func (p *parts) load() {
+	p.kept = kept{known: func() {}, served: make(chan struct{})}
+	if p.cfg.MemoryKeys {
+		return
+	}
+	p.kept.file = keep.Open(p.cfg.DataDir)
+	// Whose it is is known if the agent had joined: another's is not read.
+	id := p.client.ID()
+	if id.IsZero() {
+		return
+	}
+	state, err := p.kept.file.Load(id)
+	if err != nil {
+		p.cfg.Log.Warn("workloads' SVIDs were kept, but can't be used", "reason", err)
+	}
+	if p.kept.state = state; state != nil {
+		p.kept.known = p.cache.Expect()
+	}
+}
+
+// keep serves what was kept of the last run, unless the issuer is there, and
+// keeps what the agent knows until ctx ends.
+func (p *parts) keep(ctx context.Context) error {
+	if p.kept.file == nil {
+		return nil
+	}
+	if p.kept.state != nil {
+		p.restore(ctx)
+		p.kept.known()
+		p.kept.state = nil
+	}
+	return keep.Run(ctx, keep.Config{File: p.kept.file, Cache: p.cache, AgentID: p.client.ID, Log: p.cfg.Log})
+}
+
+func (p *parts) restore(ctx context.Context) {
 	timer := time.NewTimer(grace)
 	defer timer.Stop()
 	select {
@@ -43,8 +68,8 @@ func (p *parts) serveKept(ctx context.Context, state *keep.State) {
 	case <-p.failed:
 	case <-timer.C:
 	}
-	p.cfg.Log.Warn("the issuer does not answer yet: serving what was known before", "as_of", state.Saved.UTC().Format(time.RFC3339))
-	p.cache.Restore(state, time.Now())
-	p.jwts.Apply(state.JWT[p.cfg.TrustDomain])
-	close(p.restored)
+	p.cfg.Log.Warn("the issuer does not answer yet: serving what was known before", "as_of", p.kept.state.Saved.UTC().Format(time.RFC3339))
+	p.cache.Restore(p.kept.state, time.Now())
+	p.jwts.Apply(p.kept.state.JWT[p.cfg.TrustDomain])
+	close(p.kept.served)
 }

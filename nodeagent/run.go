@@ -102,7 +102,7 @@ var errStopped = errors.New("the agent is stopping")
 
 // runs are what runs beside the sockets, until its context ends.
 func (p *parts) runs(on beside) []func(context.Context) error {
-	runs := []func(context.Context) error{p.client.Run, p.watch, p.cache.Run, p.jwts.Run, p.restore}
+	runs := []func(context.Context) error{p.client.Run, p.watch, p.cache.Run, p.jwts.Run, p.keep}
 	if on.metrics != nil {
 		runs = append(runs, func(ctx context.Context) error { return p.metrics.Serve(ctx, on.metrics) })
 	}
@@ -123,7 +123,7 @@ func (p *parts) watch(ctx context.Context) error {
 func (p *parts) greet(ctx context.Context, s *servers, set *sockets.Set) error {
 	select {
 	case <-p.cache.Synced():
-	case <-p.restored:
+	case <-p.kept.served:
 	case <-ctx.Done():
 		return nil
 	}
