@@ -122,10 +122,13 @@ func figure(value float64) string {
 	}
 }
 
-// ratio writes a ratio; empty if there is none.
+// ratio writes a ratio, with a digit more where two would leave nothing of it; empty if there is none.
 func ratio(value float64) string {
 	if math.IsNaN(value) || math.IsInf(value, 0) {
 		return ""
+	}
+	if value > 0 && value < 0.01 {
+		return strconv.FormatFloat(value, 'f', 3, 64)
 	}
 	return strconv.FormatFloat(value, 'f', 2, 64)
 }

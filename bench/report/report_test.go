@@ -103,6 +103,14 @@ func TestFigures(t *testing.T) {
 	}
 }
 
+func TestRatios(t *testing.T) {
+	for value, want := range map[float64]string{math.NaN(): "", math.Inf(1): "", 0: "0.00", 0.0016: "0.002", 0.0149: "0.01", 1.5: "1.50", -0.28: "-0.28"} {
+		if got := ratio(value); got != want {
+			t.Errorf("ratio(%v) = %q, want %q", value, got, want)
+		}
+	}
+}
+
 func TestJSON(t *testing.T) {
 	var got strings.Builder
 	if err := sample().JSON(&got); err != nil {
