@@ -127,7 +127,7 @@ func (a *agent) awaitHealthy(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	stream, err := healthpb.NewHealthClient(a.dial(t, a.cfg.SocketPath)).Watch(ctx, &healthpb.HealthCheckRequest{})
+	stream, err := healthpb.NewHealthClient(a.dial(t, a.cfg.AdminSocketPath)).Watch(ctx, &healthpb.HealthCheckRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}

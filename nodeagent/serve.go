@@ -34,7 +34,7 @@ const (
 
 // servers are what is served on the agent's sockets.
 type servers struct {
-	health    *health.Server
+	health    *health.Server // on the admin socket; workloads ask the service's
 	endpoints []endpoint
 	wg        sync.WaitGroup
 	failed    chan struct{} // closed when one ends by itself
@@ -58,8 +58,8 @@ func (p *parts) serve(set *sockets.Set) *servers {
 		server := p.public(spec.Name)
 		if spec.Name == adminSocket {
 			server = p.admin()
+			healthpb.RegisterHealthServer(server, s.health)
 		}
-		healthpb.RegisterHealthServer(server, s.health)
 		s.add(endpoint{name: spec.Name, listener: set.Listener(spec.Name), server: server})
 	}
 	return s
@@ -88,6 +88,7 @@ func (p *parts) public(name string) *grpc.Server {
 	for _, register := range p.cfg.Services {
 		register(server, p.service)
 	}
+	workloadapi.RegisterEndpoint(server, p.service.NewHealth(p.attestor.AttestPID, p.cfg.DisableWorkloadAPI))
 	return server
 }
 
