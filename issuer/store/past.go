@@ -40,7 +40,7 @@ func (s *Store) past(ctx context.Context, after, upTo Revision, visit func(Revis
 	if after >= upTo {
 		return 0, nil
 	}
-	for resp := range s.client.Watch(ctx, root, clientv3.WithPrefix(), clientv3.WithRev(int64(after)+1), clientv3.WithPrevKV()) {
+	for resp := range s.client.Watch(ctx, root, clientv3.WithPrefix(), clientv3.WithRev(int64(after)+1)) {
 		if resp.CompactRevision != 0 {
 			return Revision(resp.CompactRevision), nil
 		}
@@ -52,10 +52,11 @@ func (s *Store) past(ctx context.Context, after, upTo Revision, visit func(Revis
 			if rev > upTo {
 				return 0, nil
 			}
-			if e.PrevKv == nil && !e.IsCreate() {
-				return 0, fmt.Errorf("store: what %s was before revision %d is not kept any more", e.Kv.Key, rev)
+			was, ok, err := s.before(ctx, e)
+			if err != nil {
+				return 0, err
 			}
-			if was, ok := s.before(e); ok {
+			if ok {
 				visit(rev, was)
 			}
 		}
@@ -70,12 +71,21 @@ func (s *Store) past(ctx context.Context, after, upTo Revision, visit func(Revis
 	return 0, errors.New("store: etcd ended the watch")
 }
 
-// before is what the record had been.
-func (s *Store) before(e *clientv3.Event) (Event, bool) {
+// before is what the record had been. etcd would tell with the event, but looks
+// it up on a goroutine that nobody waits for, and falls over where it is closed
+// meanwhile.
+func (s *Store) before(ctx context.Context, e *clientv3.Event) (was Event, ok bool, _ error) {
 	kind, id := kindOf(string(e.Kv.Key))
-	if kind == 0 || e.PrevKv == nil {
-		return Event{Kind: kind, ID: id, Deleted: true}, kind != 0
+	if kind == 0 || e.IsCreate() {
+		return Event{Kind: kind, ID: id, Deleted: true}, kind != 0, nil
 	}
-	was, _ := s.event(&clientv3.Event{Type: clientv3.EventTypePut, Kv: e.PrevKv})
-	return was, true
+	resp, err := s.client.Get(ctx, string(e.Kv.Key), clientv3.WithRev(e.Kv.ModRevision-1), clientv3.WithSerializable())
+	if err != nil {
+		return Event{}, false, s.fault("read history", err)
+	}
+	if len(resp.Kvs) == 0 {
+		return Event{}, false, fmt.Errorf("store: what %s was before revision %d is not kept any more", e.Kv.Key, e.Kv.ModRevision)
+	}
+	was, _ = s.event(&clientv3.Event{Type: clientv3.EventTypePut, Kv: resp.Kvs[0]})
+	return was, true, nil
 }
