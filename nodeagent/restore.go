@@ -2,6 +2,7 @@ package nodeagent
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/lanyard-mtls/lanyard/nodeagent/keep"
@@ -44,7 +45,8 @@ func (p *parts) load() {
 }
 
 // keep serves what was kept of the last run, unless the issuer is there, and
-// keeps what the agent knows until ctx ends.
+// keeps what the agent knows until ctx ends. An agent that the issuer refuses, and
+// that has thrown its own SVID away for it, keeps nobody's.
 func (p *parts) keep(ctx context.Context) error {
 	if p.kept.file == nil {
 		return nil
@@ -54,7 +56,11 @@ func (p *parts) keep(ctx context.Context) error {
 		p.kept.known()
 		p.kept.state = nil
 	}
-	return keep.Run(ctx, keep.Config{File: p.kept.file, Cache: p.cache, AgentID: p.client.ID, Log: p.cfg.Log})
+	err := keep.Run(ctx, keep.Config{File: p.kept.file, Cache: p.cache, AgentID: p.client.ID, Log: p.cfg.Log})
+	if p.client.ID().IsZero() {
+		err = errors.Join(err, p.kept.file.Remove())
+	}
+	return err
 }
 
 func (p *parts) restore(ctx context.Context) {

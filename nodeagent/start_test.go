@@ -2,6 +2,7 @@ package nodeagent_test
 
 import (
 	"errors"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -127,6 +128,7 @@ func TestStoppingEndsStreamsAsUnavailable(t *testing.T) {
 
 func TestEndsWhenItIsRefused(t *testing.T) {
 	s := spiretest.New(t, "example.org")
+	s.Put(own(s, "tok", "a"))
 	a := start(t, config(t, s, s.Token("tok", time.Hour)))
 	a.awaitHealthy(t)
 	s.Ban(s.AgentID("tok"))
@@ -136,6 +138,9 @@ func TestEndsWhenItIsRefused(t *testing.T) {
 	}
 	if _, err := net.Dial("unix", a.cfg.SocketPath); err == nil {
 		t.Error("the socket is served still")
+	}
+	if _, err := os.Stat(filepath.Join(a.cfg.DataDir, keep.Name)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("workloads' SVIDs are still on the disk: %v", err)
 	}
 }
 

@@ -115,3 +115,11 @@ func (f *File) Save(s *State) error {
 	}
 	return durable.WriteFile(f.path, data, 0o600)
 }
+
+// Remove removes what was kept, if there is anything.
+func (f *File) Remove() error {
+	if err := os.Remove(f.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
