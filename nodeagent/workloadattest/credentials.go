@@ -8,6 +8,7 @@ import (
 	"net"
 	"strconv"
 	"sync"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/credentials"
@@ -103,9 +104,12 @@ func NewCredentials(opt CredentialsOptions) *Credentials {
 
 // ServerHandshake implements [credentials.TransportCredentials].
 func (c *Credentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	caller, err := c.identify(conn)
+	caller, raw, err := c.identify(conn)
 	if err == nil {
-		watched := &watchedConn{Conn: conn, pin: caller.pin, watcher: c.watcher, closed: func() { c.limits.release(caller.uid) }}
+		watched := &watchedConn{
+			Conn: conn, reader: newReader(raw), pin: caller.pin, watcher: c.watcher,
+			closed: func() { c.limits.release(caller.uid) },
+		}
 		if err = c.watcher.add(watched); err == nil {
 			return watched, caller, nil
 		}
@@ -132,17 +136,17 @@ func (c *Credentials) tell(err error) {
 }
 
 // identify pins the peer and counts its connection in.
-func (c *Credentials) identify(conn net.Conn) (*Caller, error) {
+func (c *Credentials) identify(conn net.Conn) (*Caller, syscall.RawConn, error) {
 	uc, ok := conn.(*net.UnixConn)
 	if !ok {
-		return nil, fmt.Errorf("%T is no UNIX socket: its caller cannot be known", conn)
+		return nil, nil, fmt.Errorf("%T is no UNIX socket: its caller cannot be known", conn)
 	}
 	if err := c.procIsOwn(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	raw, err := uc.SyscallConn()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	caller := &Caller{socket: conn, name: c.name, CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}}
 	var pinErr error
@@ -163,7 +167,7 @@ func (c *Credentials) identify(conn net.Conn) (*Caller, error) {
 			c.limits.release(cred.Uid)
 		}
 	})
-	return caller, errors.Join(err, pinErr)
+	return caller, raw, errors.Join(err, pinErr)
 }
 
 func (c *Credentials) pin(socket, pid int) (*pin, error) {

@@ -185,6 +185,7 @@ func (w *watcher) sweep(loop *epollLoop) {
 // watchedConn is closed when its process ends.
 type watchedConn struct {
 	net.Conn
+	*reader
 	pin     *pin
 	fd      int32 // of the pidfd, in the watcher
 	watcher *watcher
