@@ -10,6 +10,7 @@ import (
 
 	"github.com/lanyard-mtls/lanyard/internal/durable"
 	"github.com/lanyard-mtls/lanyard/nodeagent/sockets"
+	"github.com/lanyard-mtls/lanyard/nodeagent/tidy"
 	"github.com/lanyard-mtls/lanyard/nodeagent/upstream"
 	"github.com/lanyard-mtls/lanyard/nodeagent/upstream/attest"
 )
@@ -102,7 +103,7 @@ var errStopped = errors.New("the agent is stopping")
 
 // runs are what runs beside the sockets, until its context ends.
 func (p *parts) runs(on beside) []func(context.Context) error {
-	runs := []func(context.Context) error{p.client.Run, p.watch, p.cache.Run, p.jwts.Run, p.keep}
+	runs := []func(context.Context) error{p.client.Run, p.watch, p.cache.Run, p.jwts.Run, p.keep, tidy.Run}
 	if on.metrics != nil {
 		runs = append(runs, func(ctx context.Context) error { return p.metrics.Serve(ctx, on.metrics) })
 	}
