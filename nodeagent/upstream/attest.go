@@ -166,12 +166,19 @@ func agentCSR(key crypto.Signer) ([]byte, error) {
 	}, key)
 }
 
-// takeSVID stores an SVID of the agent.
-func (c *Client) takeSVID(p *types.X509SVID, reattestable bool) error {
+// takeSVID has set take an SVID of the agent.
+func (c *Client) takeSVID(p *types.X509SVID, set func([]*x509.Certificate) error) error {
 	chain, err := parseChain(p.GetCertChain())
 	if err != nil {
 		return fmt.Errorf("the issuer's answer has no usable agent SVID: %w", err)
 	}
 	defer c.moved.fire()
-	return c.id.setSVID(chain, reattestable, time.Now())
+	return set(chain)
+}
+
+// takeAttested takes the SVID of an agent that has attested.
+func (c *Client) takeAttested(result *agentv1.AttestAgentResponse_Result) error {
+	return c.takeSVID(result.GetSvid(), func(chain []*x509.Certificate) error {
+		return c.id.setSVID(chain, result.GetReattestable(), time.Now())
+	})
 }

@@ -66,7 +66,7 @@ func Open(cfg Config) (*Client, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	id, err := openIdentity(cfg.DataDir, cfg.TrustDomain, identityOptions{memory: cfg.MemoryKeys, target: cfg.AvailabilityTarget, spread: cfg.SyncInterval})
+	id, err := openIdentity(cfg.DataDir, cfg.TrustDomain, identityOptions{memory: cfg.MemoryKeys, target: cfg.AvailabilityTarget, spread: cfg.SyncInterval, log: cfg.Log})
 	if err != nil {
 		return nil, err
 	}

@@ -35,7 +35,7 @@ func (e *RefusedError) Error() string {
 	case types.PermissionDeniedDetails_AGENT_NOT_ATTESTED:
 		return fmt.Sprintf("the issuer does not know agent %s (evicted, or the issuer's data are new)%s", e.ID, rejoin)
 	case types.PermissionDeniedDetails_AGENT_NOT_ACTIVE:
-		return fmt.Sprintf("the issuer has given a newer SVID to agent %s than the one on this disk (was the data directory copied or restored?)%s", e.ID, rejoin)
+		return fmt.Sprintf("the issuer has given a newer SVID to agent %s than the one on this disk (was the data directory copied or restored, or could it not be written?)%s", e.ID, rejoin)
 	default:
 		return fmt.Sprintf("the issuer refuses agent %s (%s)%s", e.ID, e.Reason, rejoin)
 	}

@@ -4,6 +4,7 @@ import (
 	"crypto"
 	"crypto/x509"
 	"fmt"
+	"log/slog"
 	"maps"
 	"path/filepath"
 	"sync"
@@ -12,26 +13,25 @@ import (
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
-
-	"github.com/lanyard-mtls/lanyard/internal/durable"
 )
 
 // identity is the agent's own key, SVID and bundle, in memory as on disk: a new key
-// or SVID is written before it is used. It is safe for concurrent use.
+// or SVID is written before it is used, for as long as it can wait for that. It is
+// safe for concurrent use.
 type identity struct {
-	dir string
 	td  spiffeid.TrustDomain
 	opt identityOptions
 	// wake asks who renews to look again; it holds one.
 	wake chan struct{}
 
 	mu       sync.Mutex // guards what follows, and the files
+	files    *files
 	data     data
-	keys     keys
+	keys     keys           // never changed, but replaced
 	svid     *x509svid.SVID // of data.SVID and its key; nil: has not joined
 	received time.Time      // when svid came; zero: before the agent started
 	bundle   *x509bundle.Bundle
-	unsaved  bool           // bundle is newer than the file
+	homeless bool           // svid is not on disk, which was told
 	previous *x509svid.SVID // until the issuer has taken svid once
 	renewAt  time.Time
 	pending  string // slot of a renewal under way
@@ -43,40 +43,34 @@ type identityOptions struct {
 	memory bool          // keys and SVID are not on disk
 	target time.Duration // [Config].AvailabilityTarget
 	// spread is how long agents spread a renewal over that they all find due at
-	// the same moment.
+	// the same moment: an interval of polls.
 	spread time.Duration
+	log    *slog.Logger // nil: none
 }
 
-// openIdentity reads the state files in dir, and removes what an agent that was
-// killed left of writing them.
+// openIdentity reads the state files in dir.
 func openIdentity(dir string, td spiffeid.TrustDomain, opt identityOptions) (*identity, error) {
-	for _, name := range []string{dataFile, keysFile} {
-		if err := durable.Sweep(filepath.Join(dir, name)); err != nil {
-			return nil, err
-		}
+	if opt.log == nil {
+		opt.log = slog.New(slog.DiscardHandler)
 	}
-	d, err := load(dir, dataFile, decodeData)
+	f, err := openFiles(dir, opt.memory)
 	if err != nil {
 		return nil, err
 	}
+	d := f.data
 	id := &identity{
-		dir: dir, td: td, opt: opt, wake: make(chan struct{}, 1),
-		data: d, keys: make(keys), bundle: newBundle(td, d.Bundle),
+		td: td, opt: opt, wake: make(chan struct{}, 1),
+		files: f, data: d, keys: f.keys, bundle: newBundle(td, d.Bundle),
 		again: growing{first: 2 * opt.spread, most: max(10*time.Minute, opt.spread)},
 	}
 	if opt.memory {
 		// What is there is another run's, and of no use without its key.
-		id.data.SVID, id.data.Reattestable = nil, false
-		return id, nil
+		id.data = d.withoutSVID()
 	}
-	ks, err := load(dir, keysFile, decodeKeys)
-	if err != nil {
-		return nil, err
+	if id.keys == nil {
+		id.keys = make(keys)
 	}
-	if ks != nil {
-		id.keys = ks
-	}
-	if len(d.SVID) == 0 {
+	if len(id.data.SVID) == 0 {
 		return id, nil
 	}
 	if id.svid, err = agentSVID(td, d.SVID, id.keys); err != nil {
@@ -139,23 +133,25 @@ func (id *identity) reattestable() bool {
 	return id.data.Reattestable
 }
 
-// setSVID takes an SVID that the issuer sent just now. The one before remains
-// known until [identity.confirm].
+// setSVID takes an SVID that the issuer sent just now, by which those before it are
+// good no more: it is used whether it can be written or not.
 func (id *identity) setSVID(chain []*x509.Certificate, reattestable bool, now time.Time) error {
 	id.mu.Lock()
 	defer id.mu.Unlock()
-	svid, err := agentSVID(id.td, chain, id.keys)
-	if err != nil {
-		return fmt.Errorf("issuer's answer: %w", err)
-	}
 	next := id.data
 	next.SVID, next.Reattestable = chain, reattestable
-	if err := id.saveData(next); err != nil {
-		return err
-	}
-	id.data, id.previous = next, id.svid
-	id.use(svid, now)
-	return nil
+	return id.take(next, false, now)
+}
+
+// renewSVID takes an SVID that the issuer sent just now for the one in use, which is
+// good until [identity.confirm]. An error says that it remains in use, since the new
+// one cannot be written and there is time still.
+func (id *identity) renewSVID(chain []*x509.Certificate, now time.Time) error {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	next := id.data
+	next.SVID, next.Reattestable = chain, false
+	return id.take(next, true, now)
 }
 
 // replace takes an SVID and a bundle that owe nothing to those before, which are
@@ -163,17 +159,28 @@ func (id *identity) setSVID(chain []*x509.Certificate, reattestable bool, now ti
 func (id *identity) replace(chain []*x509.Certificate, reattestable bool, bundle []*x509.Certificate, now time.Time) error {
 	id.mu.Lock()
 	defer id.mu.Unlock()
-	svid, err := agentSVID(id.td, chain, id.keys)
+	next := id.data
+	next.SVID, next.Reattestable, next.Bundle = chain, reattestable, bundle
+	if err := id.take(next, false, now); err != nil {
+		return err
+	}
+	id.previous, id.tainted, id.bundle = nil, nil, newBundle(id.td, bundle)
+	return nil
+}
+
+// take has the SVID of next be in use; the one before remains known. id.mu is held.
+func (id *identity) take(next data, mayWait bool, now time.Time) error {
+	svid, err := agentSVID(id.td, next.SVID, id.keys)
 	if err != nil {
 		return fmt.Errorf("issuer's answer: %w", err)
 	}
-	next := id.data
-	next.SVID, next.Reattestable, next.Bundle = chain, reattestable, bundle
-	if err := id.saveData(next); err != nil {
-		return err
+	if err := id.files.write(next, id.keys); err != nil {
+		if mayWait && id.canWait(now) {
+			return err
+		}
+		defer func() { id.tell(err) }()
 	}
-	id.data, id.previous, id.tainted, id.unsaved = next, nil, nil, false
-	id.bundle = newBundle(id.td, bundle)
+	id.data, id.previous = next, id.svid
 	id.use(svid, now)
 	return nil
 }
@@ -192,7 +199,8 @@ func (id *identity) use(svid *x509svid.SVID, now time.Time) {
 	}
 }
 
-// confirm says that the issuer has taken svid: the key before it is of no use.
+// confirm says that the issuer has taken svid: the key before it is of no use. An
+// error says that it is on disk still, beside the one in use.
 func (id *identity) confirm(svid *x509svid.SVID) error {
 	id.mu.Lock()
 	defer id.mu.Unlock()
@@ -203,43 +211,34 @@ func (id *identity) confirm(svid *x509svid.SVID) error {
 	next := maps.Clone(id.keys)
 	slot := next.slotOf(svid.Certificates[0].PublicKey)
 	maps.DeleteFunc(next, func(s string, _ crypto.Signer) bool { return s != slot && s != id.pending })
-	if err := id.saveKeys(next); err != nil {
+	id.keys = next
+	if err := id.save(); err != nil && !id.homeless {
 		return err
 	}
-	id.keys = next
 	return nil
 }
 
 // revert goes back to the SVID before svid, which the issuer does not know. It
 // is false if there is none that could still be good.
-func (id *identity) revert(svid *x509svid.SVID, now time.Time) (bool, error) {
+func (id *identity) revert(svid *x509svid.SVID, now time.Time) bool {
 	id.mu.Lock()
 	defer id.mu.Unlock()
 	if svid != id.svid || id.previous == nil || !now.Before(id.previous.Certificates[0].NotAfter) {
-		return false, nil
+		return false
 	}
-	next := id.data
-	next.SVID = id.previous.Certificates
-	if err := id.saveData(next); err != nil {
-		return false, err
-	}
-	id.data, id.svid, id.previous, id.renewAt = next, id.previous, nil, now
-	return true, nil
+	id.data.SVID = id.previous.Certificates
+	id.svid, id.previous, id.renewAt = id.previous, nil, now
+	_ = id.save() // which tells, and is tried again
+	return true
 }
 
-// forget deletes SVID and keys, on disk too. The bundle stays.
+// forget deletes SVID and keys, on disk too. The bundle stays. An error says that
+// the files have them still, which can be neither written nor removed; they are
+// forgotten nevertheless.
 func (id *identity) forget() error {
 	id.mu.Lock()
 	defer id.mu.Unlock()
-	next := id.data
-	next.SVID, next.Reattestable = nil, false
-	if err := id.saveData(next); err != nil {
-		return err
-	}
-	if err := id.saveKeys(keys{}); err != nil {
-		return err
-	}
-	id.data, id.keys = next, make(keys)
-	id.svid, id.previous, id.pending = nil, nil, ""
-	return nil
+	id.data, id.keys = id.data.withoutSVID(), make(keys)
+	id.svid, id.previous, id.pending, id.homeless = nil, nil, "", false
+	return id.files.forget(id.data)
 }

@@ -83,7 +83,8 @@ func (c *Client) joinOnce(ctx context.Context, asking *Asking) error {
 // joinOver does it over one link.
 func (c *Client) joinOver(ctx context.Context, l *link) error {
 	if svid, _ := c.id.current(); usable(svid) == nil {
-		key, err := c.id.joinKey()
+		_, again := c.cfg.Attestor.Kind()
+		key, err := c.id.joinKey(again)
 		if err != nil {
 			return fatalError{err}
 		}
@@ -92,7 +93,7 @@ func (c *Client) joinOver(ctx context.Context, l *link) error {
 			if err != nil {
 				return err
 			}
-			if err := c.takeSVID(result.GetSvid(), result.GetReattestable()); err != nil {
+			if err := c.takeAttested(result); err != nil {
 				return fatalError{err}
 			}
 			return nil
@@ -141,7 +142,8 @@ func (c *Client) firstBundle(ctx context.Context, l *link) error {
 	if _, _, err := x509svid.Verify(svid.Certificates, bundle); err != nil {
 		return fatal("the agent's SVID does not verify with the issuer's bundle: %w", err)
 	}
-	return c.id.setBundle(bundle.X509Authorities(), nil, time.Now())
+	c.setBundle(bundle.X509Authorities(), nil)
+	return nil
 }
 
 // fetchFirst fetches the trust domain's bundle over a link.

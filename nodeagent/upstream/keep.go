@@ -23,6 +23,8 @@ type keeping struct {
 	waitAnew  growing   // between tries to begin anew
 	anewAt    time.Time // of the next try; zero: none was made yet
 	asking    Asking
+	waitSave  growing   // between tries to write what is not on disk
+	saveAt    time.Time // of the next try; zero: all is there
 }
 
 // keep renews the agent's SVID at half its life until ctx ends or the issuer
@@ -32,8 +34,10 @@ func (c *Client) keep(ctx context.Context) (*RefusedError, error) {
 		c: c, asking: Asking{Anew: true},
 		wait:     growing{first: time.Second, most: time.Minute},
 		waitAnew: growing{first: min(5*time.Second, c.cfg.Rebootstrap.Delay), most: 5 * time.Minute},
+		waitSave: growing{first: time.Second, most: time.Minute},
 	}
 	for {
+		k.save()
 		begun := c.mistake.begun.fired()
 		timer := time.NewTimer(min(time.Until(k.next()), longestSleep))
 		select {
@@ -77,10 +81,27 @@ func (k *keeping) beginAt() time.Time {
 
 func (k *keeping) next() time.Time {
 	next := k.renewAt()
-	if at := k.beginAt(); !at.IsZero() && at.Before(next) {
-		return at
+	for _, at := range []time.Time{k.beginAt(), k.saveAt} {
+		if !at.IsZero() && at.Before(next) {
+			next = at
+		}
 	}
 	return next
+}
+
+// save tries now and then to write what is not on disk.
+func (k *keeping) save() {
+	switch {
+	case k.c.id.settled():
+		k.saveAt = time.Time{}
+		k.waitSave.reset()
+	case !k.saveAt.IsZero() && time.Now().Before(k.saveAt):
+	case !k.saveAt.IsZero() && k.c.id.settle():
+		k.saveAt = time.Time{}
+		k.waitSave.reset()
+	default:
+		k.saveAt = time.Now().Add(jitter(k.waitSave.next()))
+	}
 }
 
 // work does what is due.
@@ -138,10 +159,9 @@ func (c *Client) examine(ctx context.Context, d denial) (*RefusedError, error) {
 	}
 	if d.reason == types.PermissionDeniedDetails_AGENT_NOT_ACTIVE {
 		// The issuer lost the renewal but may know the SVID before it.
-		reverted, err := c.id.revert(svid, time.Now())
-		if reverted || err != nil {
+		if c.id.revert(svid, time.Now()) {
 			c.moved.fire()
-			return nil, err
+			return nil, nil
 		}
 	}
 	return &RefusedError{ID: svid.ID, Reason: d.reason}, nil

@@ -7,22 +7,30 @@ import (
 	"time"
 )
 
+// setBundle keeps the authorities of the trust domain, and tells where they cannot be
+// written.
+func (c *Client) setBundle(certs, tainted []*x509.Certificate) {
+	if err := c.id.setBundle(certs, tainted, time.Now()); err != nil && c.unsaved.now() {
+		c.log.Warn("the trust bundle cannot be written: it is used, and would be missing after a restart", "reason", err)
+	}
+}
+
 // setBundle keeps the authorities of the trust domain, and which of them are
 // tainted. They are used even if they cannot be written, which the error tells.
 func (id *identity) setBundle(certs, tainted []*x509.Certificate, now time.Time) error {
 	id.mu.Lock()
 	defer id.mu.Unlock()
 	id.taint(tainted, now)
-	same := slices.EqualFunc(certs, id.data.Bundle, (*x509.Certificate).Equal)
-	if same && !id.unsaved {
-		return nil
-	}
-	if !same {
+	if !slices.EqualFunc(certs, id.data.Bundle, (*x509.Certificate).Equal) {
 		id.data.Bundle, id.bundle = certs, newBundle(id.td, certs)
 	}
-	err := id.saveData(id.data)
-	id.unsaved = err != nil
-	return err
+	if id.files.hold(id.data, id.keys) {
+		return nil
+	}
+	if err := id.save(); err != nil && !id.files.holdBundle(certs) {
+		return err
+	}
+	return nil
 }
 
 // taint has the SVID renewed soon where it hangs from an authority that is tainted

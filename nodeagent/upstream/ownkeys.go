@@ -6,12 +6,14 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"maps"
+	"time"
 )
 
 // joinKey returns the key to join with. Once made it is on disk, and stays the
 // same until the agent has joined: an issuer that spent the token and whose
-// answer was lost knows the agent again by it.
-func (id *identity) joinKey() (crypto.Signer, error) {
+// answer was lost knows the agent again by it. If it cannot be written, that is an
+// error, unless the agent could attest again at any time.
+func (id *identity) joinKey(again bool) (crypto.Signer, error) {
 	id.mu.Lock()
 	defer id.mu.Unlock()
 	if id.svid != nil {
@@ -22,59 +24,50 @@ func (id *identity) joinKey() (crypto.Signer, error) {
 			return key, nil
 		}
 	}
-	return id.newKey(slotA)
+	next, err := id.withNewKey(slotA)
+	if err != nil {
+		return nil, err
+	}
+	if err := id.files.write(id.data, next); err != nil && !again {
+		return nil, err
+	}
+	id.keys = next
+	return next[slotA], nil
 }
 
-// renewalKey returns a new key, on disk, for the SVID after the one in use; the
-// same until [identity.setSVID], for an answer may be lost here too.
-func (id *identity) renewalKey() (crypto.Signer, error) {
+// renewalKey returns a new key for the SVID after the one in use; the same until
+// that is there, for an answer may be lost here too. It is on disk, or there is no
+// more time to wait for that, as mayWait or the SVID in use has it.
+func (id *identity) renewalKey(mayWait bool, now time.Time) (crypto.Signer, error) {
 	id.mu.Lock()
 	defer id.mu.Unlock()
-	if id.pending != "" {
-		return id.keys[id.pending], nil
+	slot, next := id.pending, id.keys
+	if slot == "" {
+		// The new key takes the slot of the one before the last, if that is still
+		// there: no going back to it any more.
+		slot = slotA
+		if id.keys.slotOf(id.svid.Certificates[0].PublicKey) == slotA {
+			slot = slotB
+		}
+		var err error
+		if next, err = id.withNewKey(slot); err != nil {
+			return nil, err
+		}
 	}
-	// The new key takes the slot of the one before the last, if that is still
-	// there: no going back to it any more.
-	id.previous = nil
-	slot := slotA
-	if id.keys.slotOf(id.svid.Certificates[0].PublicKey) == slotA {
-		slot = slotB
+	if err := id.files.write(id.data, next); err != nil && mayWait && id.canWait(now) {
+		return nil, err
 	}
-	key, err := id.newKey(slot)
-	if err == nil {
-		id.pending = slot
-	}
-	return key, err
+	id.keys, id.pending, id.previous = next, slot, nil
+	return next[slot], nil
 }
 
-// newKey makes a P-256 key and writes it to disk; id.mu is held.
-func (id *identity) newKey(slot string) (crypto.Signer, error) {
+// withNewKey returns the keys with a new one, P-256, in the slot; id.mu is held.
+func (id *identity) withNewKey(slot string) (keys, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
 	}
 	next := maps.Clone(id.keys)
 	next[slot] = key
-	if err := id.saveKeys(next); err != nil {
-		return nil, err
-	}
-	id.keys = next
-	return key, nil
-}
-
-// saveKeys writes the keys; id.mu is held.
-func (id *identity) saveKeys(ks keys) error {
-	if id.opt.memory {
-		return nil
-	}
-	return save(id.dir, keysFile, ks)
-}
-
-// saveData writes the rest; id.mu is held. An SVID whose key is in memory alone
-// would be of no use to the next run.
-func (id *identity) saveData(d data) error {
-	if id.opt.memory {
-		d.SVID, d.Reattestable = nil, false
-	}
-	return save(id.dir, dataFile, d)
+	return next, nil
 }

@@ -42,7 +42,7 @@ func (c *Client) rebootstrap(ctx context.Context, asking *Asking) error {
 	if err != nil {
 		return err
 	}
-	key, err := c.id.renewalKey()
+	key, err := c.id.renewalKey(false, time.Now())
 	if err != nil {
 		return err
 	}

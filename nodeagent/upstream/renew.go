@@ -2,7 +2,7 @@ package upstream
 
 import (
 	"context"
-	"errors"
+	"crypto/x509"
 	"fmt"
 	"time"
 
@@ -34,7 +34,7 @@ func (c *Client) renew(ctx context.Context) error {
 // old SVID at once; should its answer be lost, the agent attests once more.
 func (c *Client) reattest(ctx context.Context) error {
 	before, _ := c.id.current()
-	key, err := c.id.renewalKey()
+	key, err := c.id.renewalKey(true, time.Now())
 	if err != nil {
 		return err
 	}
@@ -51,7 +51,7 @@ func (c *Client) reattest(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			return c.takeSVID(result.GetSvid(), result.GetReattestable())
+			return c.takeAttested(result)
 		}))
 	})
 	if err != nil {
@@ -69,7 +69,7 @@ func (c *Client) reattest(ctx context.Context) error {
 // The issuer lets go of the old one when it first sees the new one in use, which
 // is at once: the next call opens a new connection.
 func (c *Client) renewAgent(ctx context.Context) error {
-	key, err := c.id.renewalKey()
+	key, err := c.id.renewalKey(true, time.Now())
 	if err != nil {
 		return err
 	}
@@ -86,13 +86,14 @@ func (c *Client) renewAgent(ctx context.Context) error {
 		return err
 	}
 	before, _ := c.id.current()
-	if err := c.takeSVID(resp.Svid, false); err != nil {
+	err = c.takeSVID(resp.Svid, func(chain []*x509.Certificate) error { return c.id.renewSVID(chain, time.Now()) })
+	if err != nil {
 		return err
 	}
 	after, _ := c.id.current()
 	if after.ID != before.ID {
-		_, err := c.id.revert(after, time.Now())
-		return errors.Join(fmt.Errorf("the issuer renewed agent %s as %s", before.ID, after.ID), err)
+		c.id.revert(after, time.Now())
+		return fmt.Errorf("the issuer renewed agent %s as %s", before.ID, after.ID)
 	}
 	c.log.Info("agent SVID renewed", "id", after.ID, "expires", after.Certificates[0].NotAfter)
 	return nil

@@ -51,7 +51,7 @@ func TestTaintedAgainWaits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	key, err := id.joinKey()
+	key, err := id.joinKey(false)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,6 +18,7 @@ import (
 // refuses the agent, and the cause when joining cannot work.
 func (c *Client) Run(ctx context.Context) error {
 	defer c.links.close()
+	defer c.id.settle() // a last try
 	ctx, cancel := context.WithCancel(ctx)
 	var returning sync.WaitGroup
 	returning.Go(func() { c.returnHome(ctx) })
@@ -28,9 +29,7 @@ func (c *Client) Run(ctx context.Context) error {
 		err := c.join(ctx)
 		if refused, ok := errors.AsType[*RefusedError](err); ok && refused.again {
 			c.log.Warn("the issuer knows this node no more: joining as if for the first time", "id", refused.ID)
-			if err := c.id.forget(); err != nil {
-				return err
-			}
+			c.undeleted(c.id.forget())
 			continue
 		}
 		if err != nil {
@@ -68,6 +67,14 @@ func (c *Client) Run(ctx context.Context) error {
 	}
 }
 
+// undeleted tells that SVID and keys are on disk still that the agent has forgotten,
+// which does not keep it from getting others.
+func (c *Client) undeleted(err error) {
+	if err != nil {
+		c.log.Error("the agent's former SVID and key cannot be deleted: make space in data_dir, or make it writable", "data_dir", c.cfg.DataDir, "reason", err)
+	}
+}
+
 // drop deletes the refused SVID. It is nil if there is something to join anew with.
 // One that has expired by this machine's clock stays: it is not used, and if it
 // was the clock that erred, it is good again when that is mended.
@@ -75,9 +82,11 @@ func (c *Client) drop(ctx context.Context, refused *RefusedError) error {
 	anew := refused.Reason != types.PermissionDeniedDetails_AGENT_BANNED && c.canJoinAnew(ctx, refused.ID)
 	svid, _ := c.id.current()
 	if refused.Reason != types.PermissionDeniedDetails_AGENT_EXPIRED || usable(svid) != nil {
-		if err := c.id.forget(); err != nil {
+		err := c.id.forget()
+		if err != nil && !anew {
 			return fmt.Errorf("%w; and it could not be deleted: %w", refused, err)
 		}
+		c.undeleted(err)
 	}
 	if !anew {
 		return refused

@@ -202,7 +202,7 @@ func TestRenewalsAreSpread(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		key, err := id.joinKey()
+		key, err := id.joinKey(false)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -171,9 +171,7 @@ func (o *outage) lasts() time.Duration {
 // written down.
 func (w *watcher) hand(ch change, b bundles) {
 	w.bundles = b
-	if err := w.c.id.setBundle(b.own.x509.X509Authorities(), b.own.tainted, time.Now()); err != nil && w.c.unsaved.now() {
-		w.c.log.Warn("the trust bundle cannot be written: it is used, and would be missing after a restart", "reason", err)
-	}
+	w.c.setBundle(b.own.x509.X509Authorities(), b.own.tainted)
 	w.c.sequence.Store(b.own.sequence)
 	w.apply(ch.update(b))
 	w.poster.tell()
