@@ -25,6 +25,7 @@ type parts struct {
 	cache    *svidcache.Cache
 	jwts     *jwtcache.Cache
 	attestor *workloadattest.Attestor
+	limits   *workloadattest.Limits
 	service  *workloadapi.Service
 	metrics  *metrics.Set // nil counts nothing
 	checker  *health.Checker
@@ -70,6 +71,7 @@ func assemble(cfg Config, stopping context.Context) (*parts, error) {
 		Observe:      p.metrics.Attested,
 		Log:          cfg.Log,
 	})
+	p.limits = workloadattest.NewLimits(cfg.Log)
 	p.service = workloadapi.New(p.workloadAPI())
 	p.load()
 	p.checker = health.New(cfg.Health, cfg.Log, health.Check{Name: "agent", Ready: p.ready})

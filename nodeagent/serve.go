@@ -72,7 +72,8 @@ func (p *parts) public(name string) *grpc.Server {
 		workload = ""
 	}
 	server := grpc.NewServer(
-		grpc.Creds(workloadattest.NewCredentials(workloadattest.CredentialsOptions{Log: p.cfg.Log, Socket: workload})),
+		grpc.Creds(workloadattest.NewCredentials(workloadattest.CredentialsOptions{Log: p.cfg.Log, Socket: workload, Limits: p.limits})),
+		grpc.InTapHandle(p.limits.Tap),
 		grpc.ForceServerCodecV2(workloadapi.NewCodec()),
 		grpc.UnaryInterceptor(p.service.UnaryInterceptor),
 		grpc.ChainStreamInterceptor(p.metrics.StreamInterceptor, p.service.StreamInterceptor),
@@ -95,7 +96,8 @@ func (p *parts) public(name string) *grpc.Server {
 // admin serves what the operator calls, and delegates.
 func (p *parts) admin() *grpc.Server {
 	server := grpc.NewServer(
-		grpc.Creds(workloadattest.NewCredentials(workloadattest.CredentialsOptions{Log: p.cfg.Log})),
+		grpc.Creds(workloadattest.NewCredentials(workloadattest.CredentialsOptions{Log: p.cfg.Log, Limits: p.limits})),
+		grpc.InTapHandle(p.limits.Tap),
 		grpc.StreamInterceptor(p.metrics.StreamInterceptor),
 		grpc.MaxConcurrentStreams(maxStreams), grpc.MaxHeaderListSize(maxHeaders), grpc.MaxRecvMsgSize(maxRequest),
 	)

@@ -86,9 +86,8 @@ type CredentialsOptions struct {
 	// Socket is the name of a per-workload socket; "" is the shared one. Its
 	// callers have the selector lanyard:socket:NAME.
 	Socket string
-	// MaxPerUser is how many connections one user, other than root, may have
-	// open; 0 is 4096.
-	MaxPerUser int
+	// Limits are the agent's; nil: this socket has some of its own.
+	Limits *Limits
 }
 
 // NewCredentials returns credentials of one socket.
@@ -96,9 +95,12 @@ func NewCredentials(opt CredentialsOptions) *Credentials {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
+	if opt.Limits == nil {
+		opt.Limits = NewLimits(opt.Log)
+	}
 	return &Credentials{
 		log: opt.Log, name: opt.Socket, kernel: theKernel(), ownProc: ownProc,
-		shared: &shared{limits: newLimits(opt.Log, opt.MaxPerUser), watcher: newWatcher()},
+		shared: &shared{limits: opt.Limits.limits, watcher: newWatcher()},
 	}
 }
 

@@ -31,11 +31,14 @@ type limits struct {
 	files func() uint64
 	now   func() time.Time
 
-	mu     sync.Mutex
-	open   map[uint32]int // connections by user
-	total  int
-	warned bool
-	told   map[string]time.Time
+	mu    sync.Mutex
+	open  map[uint32]int // connections by user
+	total int
+	// calls by user, all but root's, and how many there are.
+	calls    map[uint32]int
+	allCalls int
+	warned   bool
+	told     map[string]time.Time
 }
 
 func newLimits(log *slog.Logger, maxPerUser int) *limits {
@@ -44,7 +47,7 @@ func newLimits(log *slog.Logger, maxPerUser int) *limits {
 	}
 	return &limits{
 		log: log, max: maxPerUser, files: openFiles, now: time.Now,
-		open: make(map[uint32]int), told: make(map[string]time.Time),
+		open: make(map[uint32]int), calls: make(map[uint32]int), told: make(map[string]time.Time),
 	}
 }
 

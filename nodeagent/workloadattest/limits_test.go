@@ -91,7 +91,8 @@ func TestMaxPerUser(t *testing.T) {
 		t.Fatal(err)
 	}
 	var log bytes.Buffer
-	creds := NewCredentials(CredentialsOptions{MaxPerUser: 2, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	logger := slog.New(slog.NewTextHandler(&log, nil))
+	creds := NewCredentials(CredentialsOptions{Limits: &Limits{newLimits(logger, 2)}, Log: logger})
 	connect := func() net.Conn {
 		startChild(t, path, "nobody")
 		conn, _, _ := accept(t, l, creds)
