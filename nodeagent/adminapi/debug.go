@@ -44,9 +44,10 @@ func (s *debugService) GetInfo(ctx context.Context, _ *agentdebugv1.GetInfoReque
 	}
 	svids := int32(s.deps.Cache.Stats().SVIDs)
 	s.at, s.info = now, &agentdebugv1.GetInfoResponse{
-		SvidChain:            s.chain(now),
-		Uptime:               int32(now.Sub(s.deps.Started) / time.Second),
-		SvidsCount:           svids, //nolint:staticcheck // spire-agent still tells it
+		SvidChain: s.chain(now),
+		Uptime:    int32(now.Sub(s.deps.Started) / time.Second),
+		//lint:ignore SA1019 spire-agent tells it still
+		SvidsCount:           svids,
 		CachedX509SvidsCount: svids,
 		CachedJwtSvidsCount:  int32(s.deps.JWTs.Len()),
 	}

@@ -25,7 +25,6 @@ type delegates struct {
 	cache      *svidcache.Cache
 	authorized []spiffeid.ID
 	log        *slog.Logger
-	quiet
 }
 
 // authorize returns nil for the caller of the RPC of ctx if one of its identities

@@ -61,7 +61,7 @@ func (x *chaos) entry(id string) registration.Entry {
 		if maybe() {
 			e.ExpiresAt = time.Now().Add(-time.Second)
 		}
-		if maybe() && maybe() {
+		if x.IntN(4) == 0 {
 			e.StoreSVID = true
 		}
 		e.Hint = []string{"", "", "h", "i"}[x.IntN(4)]

@@ -35,15 +35,6 @@ func (d *distrust) over(delay time.Duration) (time.Time, bool) {
 	return d.since.Add(delay), !d.since.IsZero()
 }
 
-// restart counts from now where it is so.
-func (d *distrust) restart() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if !d.since.IsZero() {
-		d.since = time.Now()
-	}
-}
-
 // strangeAuthority reports whether a newer bundle might mend err: the issuer's
 // certificate hangs from no authority that the agent knows, or only from one that
 // has expired. An issuer of another name or trust domain is none of that.

@@ -60,18 +60,16 @@ func TestChangesWithoutEnd(t *testing.T) {
 			s.Put(entry(s, "tok", "polled"))
 			s.Set(func(sw *spiretest.Switches) {
 				sw.Script = func(_ *changesv1.WatchRequest, stream spiretest.WatchStream) error {
-					for {
-						if err := stream.Send(&changesv1.WatchResponse{Reset_: true, Complete: true}); err != nil {
-							return err
-						}
-						for stream.Send(&changesv1.WatchResponse{Entries: []*types.Entry{entry(s, "tok", "pushed").Proto()}}) == nil {
-							select {
-							case <-stream.Context().Done():
-							case <-time.After(time.Millisecond):
-							}
-						}
-						return nil
+					if err := stream.Send(&changesv1.WatchResponse{Reset_: true, Complete: true}); err != nil {
+						return err
 					}
+					for stream.Send(&changesv1.WatchResponse{Entries: []*types.Entry{entry(s, "tok", "pushed").Proto()}}) == nil {
+						select {
+						case <-stream.Context().Done():
+						case <-time.After(time.Millisecond):
+						}
+					}
+					return nil
 				}
 			})
 			a := startWith(t, config(s, t.TempDir(), s.Token("tok", time.Hour)), bound)
