@@ -22,7 +22,7 @@ const maxPath = 107
 
 // Listen listens on the socket at path and gives its file the mode. It makes
 // missing parent directories (0755). It removes a socket there that nobody
-// answers on, and refuses: one that is answered, a file that is no socket, and
+// answers on, and refuses: one that is answered ([InUseError]), a file that is no socket, and
 // a parent directory that belongs to neither root nor this user, or that lies in
 // one which another user made in a place open to all, such as /tmp. Closing the
 // listener removes the file.
@@ -131,12 +131,22 @@ func removeStale(path string) error {
 	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
 	if err == nil {
 		defer conn.Close()
-		return fmt.Errorf("socket %s is in use%s: stop that process or choose another socket path", path, peerPID(conn))
+		return &InUseError{Path: path, by: peerPID(conn)}
 	}
 	if !errors.Is(err, unix.ECONNREFUSED) {
 		return fmt.Errorf("socket %s exists and cannot be checked: %w", path, unwrapOp(err))
 	}
 	return os.Remove(path)
+}
+
+// InUseError says that a live process answers at a socket's path.
+type InUseError struct {
+	Path string
+	by   string // " by pid N", or empty
+}
+
+func (e *InUseError) Error() string {
+	return fmt.Sprintf("socket %s is in use%s: stop that process or choose another socket path", e.Path, e.by)
 }
 
 func peerPID(c *net.UnixConn) string {

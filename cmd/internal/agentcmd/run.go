@@ -13,6 +13,7 @@ import (
 	"github.com/lanyard-mtls/lanyard/internal/cli"
 	"github.com/lanyard-mtls/lanyard/internal/durable"
 	"github.com/lanyard-mtls/lanyard/internal/run"
+	"github.com/lanyard-mtls/lanyard/internal/unixsock"
 	"github.com/lanyard-mtls/lanyard/nodeagent"
 	"github.com/lanyard-mtls/lanyard/sds"
 )
@@ -50,8 +51,14 @@ has it go on in a new log file, where the old one was moved away.`,
 // advise adds what can be done about the usual obstacles to a start.
 func advise(env *cli.Env, err error) error {
 	const dirs = "-dataDir and -socketPath"
-	if errors.Is(err, durable.ErrLocked) && !env.Dialect.SPIRE() {
+	if env.Dialect.SPIRE() {
+		return cli.Advise(err, dirs)
+	}
+	if errors.Is(err, durable.ErrLocked) {
 		return cli.Hint(err, "stop that process, take its place with -takeOver, or keep them apart with %s", dirs)
+	}
+	if _, ok := errors.AsType[*unixsock.InUseError](err); ok {
+		return cli.Hint(err, "if it is the agent of this data directory, -takeOver takes its place, and no workload notices")
 	}
 	return cli.Advise(err, dirs)
 }

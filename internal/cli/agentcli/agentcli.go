@@ -82,6 +82,9 @@ func (v *verb) connect() (*grpc.ClientConn, error) {
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
 		err = cli.Hint(err, "is the node agent running? Start it, or name its socket with -socketPath")
 	}
+	if errors.Is(err, fs.ErrPermission) {
+		err = cli.Hint(err, "this socket is not for your user: its mode and owner, and those of its directory, say who may connect")
+	}
 	return cc, err
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -89,6 +90,9 @@ func explain(err error) error {
 	case codes.DeadlineExceeded:
 		return cli.Hint(told, "the agent did not answer in time: look at its log, or wait longer with -timeout")
 	case codes.Unavailable:
+		if strings.Contains(told.Error(), "could not be attested") {
+			return cli.Hint(told, "one of the agent's workload attestors fails: as root, lanyard agent explain -pid $$ says which, and why")
+		}
 		return cli.Hint(told, "the agent is not ready yet: look at its log, and try again")
 	}
 	return told

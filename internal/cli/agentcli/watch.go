@@ -3,6 +3,7 @@ package agentcli
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,6 +19,9 @@ func watch(env *cli.Env) *cobra.Command {
 	v.RunE = func(*cobra.Command, []string) error {
 		path, err := v.path()
 		if err != nil {
+			return err
+		}
+		if path, err = filepath.Abs(path); err != nil {
 			return err
 		}
 		client, err := workload.New(workload.Config{Addr: "unix://" + path})
