@@ -55,6 +55,10 @@ func (s *adminService) Explain(ctx context.Context, req *agentadminv1.ExplainReq
 	}
 	if !agent.ID.IsZero() {
 		resp.Agent = registration.IDProto(agent.ID)
+		resp.Parent = resp.Agent
+		if !c.Entries.Parent.IsZero() {
+			resp.Parent = registration.IDProto(c.Entries.Parent)
+		}
 	}
 	for _, r := range result.Reports {
 		a := &agentadminv1.ExplainResponse_Attestor{Name: r.Plugin, Microseconds: r.Took.Microseconds(), Selectors: int32(r.Selectors)}

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
 	"github.com/lanyard-mtls/lanyard/internal/registration"
 )
 
@@ -22,6 +24,9 @@ type Explanation struct {
 	Near []Near
 	// Entries is how many the agent has in all.
 	Entries int
+	// Parent is what all entries for workloads have for parent or, where there is
+	// none yet, what the only node alias calls the agent. Zero: neither.
+	Parent spiffeid.ID
 }
 
 // Near is an entry, and how far a caller is from having its identity.
@@ -50,8 +55,27 @@ func (c *Cache) Explain(caller Caller) Explanation {
 	x.Matches = c.matches(caller)
 	c.mu.Unlock()
 	x.Entries = len(all)
-	x.Near = nearest(caller, all)
+	x.Near, x.Parent = nearest(caller, all), commonParent(all)
 	return x
+}
+
+// commonParent is [Explanation].Parent.
+func commonParent(all []*fields) spiffeid.ID {
+	var parents, aliases []spiffeid.ID
+	for _, f := range all {
+		if f.isNodeAlias() {
+			aliases = append(aliases, f.spiffeID)
+		} else if len(parents) == 0 || parents[0] != *f.parentID {
+			parents = append(parents, *f.parentID)
+		}
+	}
+	switch {
+	case len(parents) == 1:
+		return parents[0]
+	case len(parents) == 0 && len(aliases) == 1:
+		return aliases[0]
+	}
+	return spiffeid.ID{}
 }
 
 // matches are the entries that the caller has all selectors of.

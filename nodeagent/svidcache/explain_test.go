@@ -224,3 +224,31 @@ func TestWholeUpdateOfTheSame(t *testing.T) {
 		}
 	})
 }
+
+// The parent that new entries best have is an alias, if all others have it or there is nothing else.
+func TestExplainNamesTheParentOfEntries(t *testing.T) {
+	node, agent := spiffeid.RequireFromString("spiffe://example.org/node"), spiffeid.RequireFromString("spiffe://example.org/spire/agent/a")
+	below := func(e *registration.Entry) { e.ParentID = node }
+	alias := entry("alias", func(e *registration.Entry) {
+		e.SPIFFEID, e.Selectors = node, selectors("spiffe_id:"+agent.String())
+	})
+	for name, c := range map[string]struct {
+		entries []registration.Entry
+		want    spiffeid.ID
+	}{
+		"nothing":        {nil, spiffeid.ID{}},
+		"alias alone":    {[]registration.Entry{alias}, node},
+		"below alias":    {[]registration.Entry{alias, entry("a", below), entry("b", below)}, node},
+		"below agent":    {[]registration.Entry{alias, entry("a"), entry("b")}, agent},
+		"here and there": {[]registration.Entry{alias, entry("a"), entry("b", below)}, spiffeid.ID{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, Config{}, func(t *testing.T, w *world) {
+				w.give(c.entries...)
+				if got := w.Explain(caller("unix:uid:1")).Parent; got != c.want {
+					t.Errorf("%s, want %s", got, c.want)
+				}
+			})
+		})
+	}
+}

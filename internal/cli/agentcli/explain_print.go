@@ -102,11 +102,11 @@ func printNear(w io.Writer, near []*agentadminv1.ExplainResponse_Entry) {
 
 // printNext writes the command that would give the process an identity, where it has none.
 func printNext(w io.Writer, x *agentadminv1.ExplainResponse) {
-	if slices.ContainsFunc(x.GetMatches(), func(e *agentadminv1.ExplainResponse_Entry) bool { return e.Withheld == "" }) || x.GetAgent() == nil {
+	if slices.ContainsFunc(x.GetMatches(), func(e *agentadminv1.ExplainResponse_Entry) bool { return e.Withheld == "" }) || x.GetParent() == nil {
 		return
 	}
 	fmt.Fprintf(w, "\nTo give it an identity, choose a name and leave out the selectors that say too much\n")
-	fmt.Fprintf(w, "  lanyard issuer entry create -parentID %s -spiffeID spiffe://%s/NAME", idString(x.Agent), x.Agent.TrustDomain)
+	fmt.Fprintf(w, "  lanyard issuer entry create -parentID %s -spiffeID spiffe://%s/NAME", idString(x.Parent), x.Parent.TrustDomain)
 	for _, s := range telling(x.GetSelectors()) {
 		fmt.Fprintf(w, " \\\n    -selector %s", shellQuote(selectorText(s)))
 	}

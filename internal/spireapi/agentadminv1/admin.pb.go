@@ -84,11 +84,15 @@ type ExplainResponse struct {
 	// What the operator should know: a path selector without uid, an agent that
 	// is out of contact with its issuer.
 	Notes []string `protobuf:"bytes,7,rep,name=notes,proto3" json:"notes,omitempty"`
-	// The agent itself, whose ID entries must have for parent.
+	// The agent itself.
 	Agent *types.SPIFFEID `protobuf:"bytes,8,opt,name=agent,proto3" json:"agent,omitempty"`
 	// In a line, whether the process has an identity or what keeps it from one. The
 	// agent's log has the same where the process is refused.
-	Verdict       string `protobuf:"bytes,9,opt,name=verdict,proto3" json:"verdict,omitempty"`
+	Verdict string `protobuf:"bytes,9,opt,name=verdict,proto3" json:"verdict,omitempty"`
+	// What a new entry for this agent's workloads best has for parent: that of its
+	// other entries, where they have one in common, such as an alias of nodes;
+	// else the agent itself.
+	Parent        *types.SPIFFEID `protobuf:"bytes,10,opt,name=parent,proto3" json:"parent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -184,6 +188,13 @@ func (x *ExplainResponse) GetVerdict() string {
 		return x.Verdict
 	}
 	return ""
+}
+
+func (x *ExplainResponse) GetParent() *types.SPIFFEID {
+	if x != nil {
+		return x.Parent
+	}
+	return nil
 }
 
 type ExplainResponse_Process struct {
@@ -447,7 +458,7 @@ const file_lanyard_agent_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"\x1clanyard/agent/v1/admin.proto\x12\x10lanyard.agent.v1\x1a\x1espire/api/types/selector.proto\x1a\x1espire/api/types/spiffeid.proto\"\"\n" +
 	"\x0eExplainRequest\x12\x10\n" +
-	"\x03pid\x18\x01 \x01(\x05R\x03pid\"\xdb\a\n" +
+	"\x03pid\x18\x01 \x01(\x05R\x03pid\"\x8e\b\n" +
 	"\x0fExplainResponse\x12C\n" +
 	"\aprocess\x18\x01 \x01(\v2).lanyard.agent.v1.ExplainResponse.ProcessR\aprocess\x12H\n" +
 	"\tattestors\x18\x02 \x03(\v2*.lanyard.agent.v1.ExplainResponse.AttestorR\tattestors\x127\n" +
@@ -457,7 +468,9 @@ const file_lanyard_agent_v1_admin_proto_rawDesc = "" +
 	"\aentries\x18\x06 \x01(\x05R\aentries\x12\x14\n" +
 	"\x05notes\x18\a \x03(\tR\x05notes\x12/\n" +
 	"\x05agent\x18\b \x01(\v2\x19.spire.api.types.SPIFFEIDR\x05agent\x12\x18\n" +
-	"\averdict\x18\t \x01(\tR\averdict\x1a\xa1\x01\n" +
+	"\averdict\x18\t \x01(\tR\averdict\x121\n" +
+	"\x06parent\x18\n" +
+	" \x01(\v2\x19.spire.api.types.SPIFFEIDR\x06parent\x1a\xa1\x01\n" +
 	"\aProcess\x12\x10\n" +
 	"\x03pid\x18\x01 \x01(\x05R\x03pid\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\rR\x03uid\x12\x10\n" +
@@ -507,21 +520,22 @@ var file_lanyard_agent_v1_admin_proto_goTypes = []any{
 	(*types.SPIFFEID)(nil),           // 6: spire.api.types.SPIFFEID
 }
 var file_lanyard_agent_v1_admin_proto_depIdxs = []int32{
-	2, // 0: lanyard.agent.v1.ExplainResponse.process:type_name -> lanyard.agent.v1.ExplainResponse.Process
-	3, // 1: lanyard.agent.v1.ExplainResponse.attestors:type_name -> lanyard.agent.v1.ExplainResponse.Attestor
-	5, // 2: lanyard.agent.v1.ExplainResponse.selectors:type_name -> spire.api.types.Selector
-	4, // 3: lanyard.agent.v1.ExplainResponse.matches:type_name -> lanyard.agent.v1.ExplainResponse.Entry
-	4, // 4: lanyard.agent.v1.ExplainResponse.near:type_name -> lanyard.agent.v1.ExplainResponse.Entry
-	6, // 5: lanyard.agent.v1.ExplainResponse.agent:type_name -> spire.api.types.SPIFFEID
-	5, // 6: lanyard.agent.v1.ExplainResponse.Entry.selectors:type_name -> spire.api.types.Selector
-	5, // 7: lanyard.agent.v1.ExplainResponse.Entry.missing:type_name -> spire.api.types.Selector
-	0, // 8: lanyard.agent.v1.Admin.Explain:input_type -> lanyard.agent.v1.ExplainRequest
-	1, // 9: lanyard.agent.v1.Admin.Explain:output_type -> lanyard.agent.v1.ExplainResponse
-	9, // [9:10] is the sub-list for method output_type
-	8, // [8:9] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	2,  // 0: lanyard.agent.v1.ExplainResponse.process:type_name -> lanyard.agent.v1.ExplainResponse.Process
+	3,  // 1: lanyard.agent.v1.ExplainResponse.attestors:type_name -> lanyard.agent.v1.ExplainResponse.Attestor
+	5,  // 2: lanyard.agent.v1.ExplainResponse.selectors:type_name -> spire.api.types.Selector
+	4,  // 3: lanyard.agent.v1.ExplainResponse.matches:type_name -> lanyard.agent.v1.ExplainResponse.Entry
+	4,  // 4: lanyard.agent.v1.ExplainResponse.near:type_name -> lanyard.agent.v1.ExplainResponse.Entry
+	6,  // 5: lanyard.agent.v1.ExplainResponse.agent:type_name -> spire.api.types.SPIFFEID
+	6,  // 6: lanyard.agent.v1.ExplainResponse.parent:type_name -> spire.api.types.SPIFFEID
+	5,  // 7: lanyard.agent.v1.ExplainResponse.Entry.selectors:type_name -> spire.api.types.Selector
+	5,  // 8: lanyard.agent.v1.ExplainResponse.Entry.missing:type_name -> spire.api.types.Selector
+	0,  // 9: lanyard.agent.v1.Admin.Explain:input_type -> lanyard.agent.v1.ExplainRequest
+	1,  // 10: lanyard.agent.v1.Admin.Explain:output_type -> lanyard.agent.v1.ExplainResponse
+	10, // [10:11] is the sub-list for method output_type
+	9,  // [9:10] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_lanyard_agent_v1_admin_proto_init() }
