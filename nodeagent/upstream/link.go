@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -115,8 +116,16 @@ func (l *link) explain(err error) error {
 	if cause := l.unverified.Load(); cause != nil && status.Code(err) == codes.Unavailable {
 		return &unverifiedError{cause: *cause}
 	}
+	if status.Code(err) == codes.Unavailable && strings.Contains(status.Convert(err).Message(), unresolved) {
+		host, _, _ := net.SplitHostPort(l.addr)
+		return status.Errorf(codes.Unavailable, "the issuer's name %q is not found: is it right, and does this machine's DNS know it?", host)
+	}
 	return err
 }
+
+// unresolved is what gRPC's round_robin says of a name that its resolver has no
+// address for; why it has none is lost there.
+const unresolved = "no children to pick from"
 
 // unverifiedError says that what answers at the address is not the issuer.
 type unverifiedError struct{ cause error }

@@ -11,6 +11,10 @@ var (
 	dialWords = regexp.MustCompile(`^(?:transport: )?(?:Error while dialing: )?`)
 )
 
+// Reason is an error of the issuer's for people to read: what gRPC wraps around
+// it is left out.
+func Reason(err error) string { return reason(err) }
+
 // reason is an error for the log: what gRPC wraps around each is left out.
 func reason(err error) string {
 	text := rpcWords.ReplaceAllString(err.Error(), "")

@@ -54,7 +54,7 @@ func (c Case) Notes(a Agent) []string {
 func (a Agent) contact() []string {
 	why := ""
 	if a.Contact.Err != nil {
-		why = ": " + oneLine(a.Contact.Err)
+		why = ": " + upstream.Reason(a.Contact.Err)
 	}
 	switch c := a.Contact; {
 	case c.Last.IsZero():
