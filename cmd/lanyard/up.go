@@ -32,7 +32,8 @@ type up struct {
 	td    spiffeid.TrustDomain
 	port  int
 	log   *slog.Logger
-	addr  net.Addr // the issuer's, once it is ready
+	level slog.LevelVar // log's, for both roles: "logger set" of either
+	addr  net.Addr      // the issuer's, once it is ready
 }
 
 func upVerb(env *cli.Env) *cobra.Command {
@@ -70,6 +71,7 @@ This is for one machine, to try and to develop: run "lanyard issuer run" and "la
 		if u.paths, err = env.DefaultPaths(); err != nil {
 			return err
 		}
+		logs.Config.Var = &u.level
 		return cli.WithLog(logs.Config, env.Stderr, func(log *slog.Logger) error {
 			u.log = log
 			ctx, stop := run.Signals(cmd.Context(), env.Stderr, env.Exit)
@@ -85,6 +87,7 @@ This is for one machine, to try and to develop: run "lanyard issuer run" and "la
 func (u *up) issuer(ctx context.Context, ready func()) error {
 	return issuercmd.Serve(ctx, issuer.Config{
 		TrustDomain: u.td, DataDir: u.paths.IssuerState(), BindAddress: cli.DefaultBindAddress, BindPort: u.port, SocketPath: u.paths.IssuerSocket(),
+		Level: &u.level,
 	}, u.log.With("role", "issuer"), func(at issuer.Addrs) {
 		u.addr = at.TCP
 		ready()
@@ -103,8 +106,8 @@ func (u *up) agent(ctx context.Context, ready func()) error {
 	return agentcmd.Serve(ctx, nodeagent.Config{
 		TrustDomain: u.td, DataDir: u.paths.AgentState(), ServerAddress: u.addr.String(), SocketPath: u.paths.AgentSocket(),
 		AdminSocketPath: u.paths.AgentAdminSocket(), TrustBundle: bundle, JoinToken: token, DiscoverWorkloadPath: true,
-		SyncInterval: syncInterval,
-		Ready:        func(nodeagent.Addrs) { ready() },
+		SyncInterval: syncInterval, Level: &u.level, LaunchLevel: u.level.Level(),
+		Ready: func(nodeagent.Addrs) { ready() },
 	}, sds.Options{}, u.log.With("role", "agent"))
 }
 
