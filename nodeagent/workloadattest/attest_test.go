@@ -223,7 +223,7 @@ func TestHashFollowsContent(t *testing.T) {
 		defer f.Close()
 		sum := sha256.Sum256([]byte(content))
 		for range 2 {
-			if got, err := cache.sum(t.Context(), f, 0); err != nil || got != hex.EncodeToString(sum[:]) {
+			if got, err := cache.sum(t.Context(), 1000, f, 0); err != nil || got != hex.EncodeToString(sum[:]) {
 				t.Errorf("%s: %s, %v", content, got, err)
 			}
 		}
@@ -250,7 +250,7 @@ func TestHashOfAFreshFileIsNotKept(t *testing.T) {
 	for age, kept := range map[time.Duration]bool{settled / 2: false, -time.Hour: false, settledCoarse + time.Second: true} {
 		cache.sums = make(map[fileVersion]*fileSum)
 		cache.now = func() time.Time { return time.Unix(v.ctime.Unix()).Add(age) }
-		if _, err := cache.sum(t.Context(), f, 0); err != nil {
+		if _, err := cache.sum(t.Context(), 1000, f, 0); err != nil {
 			t.Fatal(err)
 		}
 		if got := cache.sums[v].hex != ""; got != kept {
@@ -279,11 +279,11 @@ func TestHashersAreFew(t *testing.T) {
 	defer f.Close()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := cache.sum(ctx, f, 0); !errors.Is(err, context.Canceled) {
+	if _, err := cache.sum(ctx, 1000, f, 0); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
 	<-cache.slots
-	if _, err := cache.sum(t.Context(), f, 0); err != nil {
+	if _, err := cache.sum(t.Context(), 1000, f, 0); err != nil {
 		t.Error(err)
 	}
 }

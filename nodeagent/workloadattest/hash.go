@@ -32,6 +32,8 @@ const (
 	// tick is 10 ms at most, or 2 s where file systems keep whole seconds.
 	settled       = 100 * time.Millisecond
 	settledCoarse = 3 * time.Second
+	// turnPatience is how long a caller waits for another that reads the same file.
+	turnPatience = 2 * time.Second
 )
 
 // fileVersion tells whether a file's content can have changed. The change time
@@ -44,8 +46,8 @@ type fileVersion struct {
 // hashCache remembers SHA-256 sums of files. A file that many callers run at
 // once is read once.
 type hashCache struct {
-	slots chan struct{} // one a file that is read
-	now   func() time.Time
+	turns
+	now func() time.Time
 
 	mu   sync.Mutex
 	sums map[fileVersion]*fileSum
@@ -58,11 +60,12 @@ type fileSum struct {
 }
 
 func newHashCache() *hashCache {
-	return &hashCache{slots: make(chan struct{}, hashers), now: time.Now, sums: make(map[fileVersion]*fileSum)}
+	return &hashCache{turns: newTurns(), now: time.Now, sums: make(map[fileVersion]*fileSum)}
 }
 
-// sum returns the lower-case hex SHA-256 of f's whole content.
-func (c *hashCache) sum(ctx context.Context, f *os.File, limit int64) (string, error) {
+// sum returns the lower-case hex SHA-256 of f's whole content, which it reads for
+// a user.
+func (c *hashCache) sum(ctx context.Context, uid uint32, f *os.File, limit int64) (string, error) {
 	before, err := version(f)
 	if err != nil {
 		return "", err
@@ -71,20 +74,22 @@ func (c *hashCache) sum(ctx context.Context, f *os.File, limit int64) (string, e
 		return "", errTooLong
 	}
 	s := c.entry(before)
-	if err := take(ctx, s.turn); err != nil {
+	turn, err := s.wait(ctx)
+	if err != nil {
 		return "", err
 	}
-	defer func() { <-s.turn }()
-	if s.hex != "" {
-		return s.hex, nil
+	if turn {
+		defer func() { <-s.turn }()
+		if s.hex != "" {
+			return s.hex, nil
+		}
 	}
-	if err := take(ctx, c.slots); err != nil {
-		return "", err
-	}
-	defer func() { <-c.slots }()
 	now := c.now() // before the first byte is read
 	h := sha256.New()
-	if _, err := io.Copy(h, &cancelReader{ctx: ctx, r: io.NewSectionReader(f, 0, int64(before.size))}); err != nil {
+	r := &turnReader{ctx: ctx, turns: &c.turns, uid: uid, r: io.NewSectionReader(f, 0, int64(before.size))}
+	_, err = io.Copy(h, r)
+	r.close()
+	if err != nil {
 		return "", err
 	}
 	after, err := version(f)
@@ -99,20 +104,21 @@ func (c *hashCache) sum(ctx context.Context, f *os.File, limit int64) (string, e
 	if before.ctime.Nsec == 0 {
 		wait = settledCoarse
 	}
-	if age := now.Sub(time.Unix(before.ctime.Unix())); age > wait {
+	if age := now.Sub(time.Unix(before.ctime.Unix())); turn && age > wait {
 		s.hex = sum
 	}
 	return sum, nil
 }
 
-// take puts one into a channel that has room for as many as may go at once.
-func take(ctx context.Context, slots chan struct{}) error {
-	select {
-	case slots <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+// wait waits for a turn at the file, but not for long: who has it may be of a user
+// with many files to be read. Without it the sum is not kept.
+func (s *fileSum) wait(ctx context.Context) (turn bool, err error) {
+	soon, cancel := context.WithTimeout(ctx, turnPatience)
+	defer cancel()
+	if err := take(soon, s.turn); err != nil {
+		return false, ctx.Err()
 	}
+	return true, nil
 }
 
 func (c *hashCache) entry(v fileVersion) *fileSum {
@@ -151,17 +157,4 @@ func version(f *os.File) (fileVersion, error) {
 		return fileVersion{}, errUserServed
 	}
 	return fileVersion{dev: uint64(st.Dev), ino: st.Ino, size: uint64(st.Size), mtime: st.Mtim, ctime: st.Ctim}, nil
-}
-
-// cancelReader stops reading when ctx ends.
-type cancelReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (c *cancelReader) Read(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return c.r.Read(p)
 }

@@ -59,7 +59,7 @@ func (a *Attestor) executable(ctx context.Context, p *Process) ([]registration.S
 		return nil, err
 	}
 	defer f.Close()
-	sum, err := a.hashes.sum(ctx, f, a.opt.SizeLimit)
+	sum, err := a.hashes.sum(ctx, p.uid, f, a.opt.SizeLimit)
 	switch {
 	case errors.Is(err, errTooLong):
 		a.warnOnce("no sha256 selector: the executable is longer than workload_size_limit", "path", path)
