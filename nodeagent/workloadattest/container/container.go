@@ -94,6 +94,16 @@ func known(path string) (Container, bool) {
 	return Container{}, false
 }
 
+// Around returns the container whose cgroup c's is below, the next one out: a
+// container that may make cgroups chooses the names of those below its own.
+func (c Container) Around() (Container, bool) {
+	end := strings.LastIndexByte(c.Path, '/')
+	if end < 0 {
+		return Container{}, false
+	}
+	return known(c.Path[:end])
+}
+
 // tidy leaves the last part of what stands before the ID.
 func (c Container) tidy() Container {
 	c.Runtime = c.Runtime[strings.LastIndexByte(c.Runtime, ':')+1:]

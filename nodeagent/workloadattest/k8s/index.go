@@ -3,6 +3,8 @@ package k8s
 import (
 	"io"
 	"strings"
+
+	cgroups "github.com/lanyard-mtls/lanyard/nodeagent/workloadattest/container"
 )
 
 // place is one container of a pod.
@@ -54,4 +56,30 @@ func (x *index) put(p *pod, c *container, id string) {
 	}
 	was, twice := x.containers[id]
 	x.containers[id] = place{pod: p, container: c, twice: twice && was.pod != p || was.twice}
+}
+
+// belowAPods reports whether c's cgroup is below one that looks like that of a
+// pod's container, be it of this node or of one around it.
+func belowAPods(c cgroups.Container) bool {
+	for outer, ok := c.Around(); ok; outer, ok = outer.Around() {
+		if outer.PodUID != "" || outer.Runtime == "crio" {
+			return true
+		}
+	}
+	return false
+}
+
+// around returns a container of the node's pods that c's cgroup is below. Its
+// processes may have made that, with a name of their choice. A node that is
+// itself a container is none of its own pods'.
+func (x *index) around(c cgroups.Container) (cgroups.Container, bool) {
+	for outer, ok := c.Around(); ok; outer, ok = outer.Around() {
+		if _, listed := x.containers[outer.ID]; listed {
+			return outer, true
+		}
+		if _, listed := x.pods[plain(outer.PodUID)]; listed {
+			return outer, true
+		}
+	}
+	return cgroups.Container{}, false
 }

@@ -93,6 +93,9 @@ func (p *Plugin) describe(ctx context.Context, at place) ([]registration.Selecto
 func (p *Plugin) find(ctx context.Context, c cgroups.Container) (place, error) {
 	known, since := p.list.known()
 	at, found, err := p.lookUp(known, c)
+	if belowAPods(c) {
+		found, since = false, time.Now() // whose must be known as of now
+	}
 	if found && (err != nil || time.Since(since) < fresh) {
 		return at, err
 	}
@@ -137,7 +140,10 @@ func (p *Plugin) lookUp(x *index, c cgroups.Container) (at place, found bool, er
 	}
 	at, found = x.containers[c.ID]
 	owner := x.pods[plain(c.PodUID)]
+	outer, below := x.around(c)
 	switch {
+	case below:
+		return place{}, true, fmt.Errorf("cgroup %s has a container's name, and was made in container %.12s of pod %s", c.Path, outer.ID, outer.PodUID)
 	case found && at.twice && c.PodUID == "":
 		return place{}, true, fmt.Errorf("two pods found with same container Id %.12s", c.ID)
 	case found && c.PodUID != "" && plain(at.pod.Metadata.UID) != plain(c.PodUID):

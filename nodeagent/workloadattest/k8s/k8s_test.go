@@ -82,6 +82,43 @@ func TestContainerOfAnotherPodIsRefused(t *testing.T) {
 	}
 }
 
+// A container that may make cgroups, as containerd's cgroup_writable lets it, can
+// name one below its own like another pod's container, and go there.
+func TestCgroupMadeInAContainerIsRefused(t *testing.T) {
+	const attacker, attackersPod = "cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc", "22222222-3333-4444-5555-666666666666"
+	victim := "/kubelet/kubepods/pod" + podUID + "/" + containerID
+	for name, test := range map[string]struct {
+		listed, path string
+		refused      bool
+	}{
+		"in a pod's":                {"containerd://" + attacker, "/kubepods/pod" + attackersPod + "/" + attacker + victim, true},
+		"two below":                 {"containerd://" + attacker, "/kubepods/pod" + attackersPod + "/" + attacker + "/" + strings.Repeat("e", 64) + victim, true},
+		"in one that starts":        {"", "/kubepods/pod" + attackersPod + "/" + attacker + victim, true},
+		"of CRI-O without UID":      {"cri-o://" + attacker, "/machine.slice/crio-" + attacker + ".scope" + victim, true},
+		"a node that's a container": {"", "/docker/" + strings.Repeat("d", 64) + victim, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := newKubelet(t)
+			p := newPlugin(t, k.cfg)
+			// It was listed before the attacker's pod was there.
+			if _, err := attest(t.Context(), p, podUID, containerID); err != nil {
+				t.Fatal(err)
+			}
+			k.set(func() {
+				k.list = strings.Replace(k.list, `"items": [`, `"items": [{"metadata":{"uid":"`+attackersPod+`"},"status":{"containerStatuses":[{"containerID":"`+test.listed+`"}]}},`, 1)
+			})
+			c, ok, err := cgroups.Find([]byte("0::" + test.path + "\n"))
+			if !ok || err != nil || c.ID != containerID || c.PodUID != podUID {
+				t.Fatalf("container %v: %v, %v", c, ok, err)
+			}
+			_, err = p.find(t.Context(), c)
+			if refused := err != nil && strings.Contains(err.Error(), "was made in container"); refused != test.refused || !refused && err != nil {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
+}
+
 // A container that is listed late is found as soon as it is; one that never is
 // isn't looked for any longer than configured.
 func TestContainerThatIsNotListedYet(t *testing.T) {
