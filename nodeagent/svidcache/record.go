@@ -43,6 +43,8 @@ type live struct {
 
 	prefetch bool // kept although nobody asked yet
 	busy     bool // a request is under way
+	asked    int8 // how many are: two where the first is not urgent, and somebody waits now
+	hurried  bool // one of them is urgent
 	due      bool // the SVID's time to be renewed has come
 	// resign: what the certificate says has changed; the SVID serves until
 	// the new one is there.
@@ -89,7 +91,7 @@ func (c *Cache) place(r *record) {
 	}
 	open := active && !l.busy
 	sign := open && (l.svid == nil || l.due || l.resign || l.suspect || l.fails > 0)
-	urgent := sign && l.svid == nil && l.demand > 0
+	urgent := active && l.svid == nil && l.demand > 0 && !l.hurried
 	// Out of all before into any: no queue may compare what has no SVID.
 	c.expiries.put(r, active && l.svid != nil)
 	c.rotations.put(r, open && !sign)

@@ -11,9 +11,10 @@ import (
 )
 
 const (
-	// maxBatch is how many SVIDs are asked for in one go: the first come back
-	// before the last are asked for.
-	maxBatch = 500
+	// maxBatch is how many SVIDs are asked for in one go: a fifth of what an issuer
+	// takes. The first come back before the last are asked for, what somebody waits
+	// for finds an issuer that is not busy for long, and a burst needs less memory.
+	maxBatch = 100
 	// maxBulk and maxUrgent bound the requests under way. What somebody waits
 	// for never waits behind what nobody does.
 	maxBulk   = 2
@@ -59,6 +60,8 @@ type order struct {
 	entryID string
 	id      spiffeid.ID
 	version int32
+	urgent  bool
+	before  *svid // what there was when it was ordered; nil: none
 	key     crypto.Signer
 	// suspect, unless nil, is only to be replaced if one of authorities signed
 	// it.
@@ -100,8 +103,7 @@ func (c *Cache) take(batches []batch, urgent bool, at time.Duration) []batch {
 			if r == nil || r.live.nextTry > at {
 				break
 			}
-			b.orders = append(b.orders, c.order(r))
-			r.live.busy = true
+			b.orders = append(b.orders, c.order(r, urgent))
 			c.place(r)
 		}
 		if len(b.orders) == 0 {
@@ -113,9 +115,12 @@ func (c *Cache) take(batches []batch, urgent bool, at time.Duration) []batch {
 	return batches
 }
 
-func (c *Cache) order(r *record) order {
+func (c *Cache) order(r *record, urgent bool) order {
 	l := r.live
-	o := order{record: r, entryID: r.id, id: r.spiffeID, version: l.version}
+	l.asked++
+	l.busy = true
+	l.hurried = l.hurried || urgent
+	o := order{record: r, entryID: r.id, id: r.spiffeID, version: l.version, urgent: urgent, before: l.svid}
 	if l.suspect && !l.due && !l.resign && l.fails == 0 {
 		o.suspect, o.authorities = l.svid, c.tainted.certs
 	}

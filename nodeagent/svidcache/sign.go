@@ -3,6 +3,7 @@ package svidcache
 import (
 	"context"
 	"errors"
+	"runtime"
 	"time"
 
 	"github.com/lanyard-mtls/lanyard/nodeagent/upstream"
@@ -32,7 +33,7 @@ func (c *Cache) sign(ctx context.Context, b batch) {
 		}
 	}
 	if len(asked) > 0 {
-		c.ask(ctx, b.orders, asked, outcomes)
+		c.ask(ctx, b, asked, outcomes)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -54,10 +55,10 @@ func (c *Cache) sign(ctx context.Context, b batch) {
 	c.kick()
 }
 
-// ask has the orders at the places asked signed.
-func (c *Cache) ask(ctx context.Context, orders []order, asked []int, outcomes []outcome) {
+// ask has the batch's orders at the places asked signed.
+func (c *Cache) ask(ctx context.Context, b batch, asked []int, outcomes []outcome) {
 	began := time.Now()
-	reqs, err := c.requests(orders, asked)
+	reqs, err := c.requests(b, asked)
 	var answers []upstream.Signed
 	if err == nil {
 		answers, err = c.cfg.Signer.SignX509SVIDs(ctx, reqs)
@@ -66,7 +67,8 @@ func (c *Cache) ask(ctx context.Context, orders []order, asked []int, outcomes [
 	authorities := c.taintedNow()
 	refused := err
 	for n, i := range asked {
-		o, out := orders[i], &outcomes[i]
+		o, out := b.orders[i], &outcomes[i]
+		b.yield()
 		switch {
 		case n >= len(answers):
 			out.reason, out.unreachable = errUnanswered, true
@@ -90,27 +92,43 @@ func (c *Cache) ask(ctx context.Context, orders []order, asked []int, outcomes [
 }
 
 // requests makes a key for each order.
-func (c *Cache) requests(orders []order, asked []int) ([]upstream.CSR, error) {
+func (c *Cache) requests(b batch, asked []int) ([]upstream.CSR, error) {
 	reqs := make([]upstream.CSR, len(asked))
 	for n, i := range asked {
+		b.yield()
 		key, csr, err := newRequest(c.cfg.KeyType)
 		if err != nil {
 			return nil, err
 		}
-		orders[i].key = key
-		reqs[n] = upstream.CSR{EntryID: orders[i].entryID, DER: csr}
+		b.orders[i].key = key
+		reqs[n] = upstream.CSR{EntryID: b.orders[i].entryID, DER: csr}
 	}
 	return reqs, nil
+}
+
+// yield lets others have the processor between two keys that nobody waits for:
+// by itself the runtime takes it away after 10 ms, at each step that a caller's
+// own SVID takes.
+func (b batch) yield() {
+	if !b.urgent {
+		runtime.Gosched()
+	}
 }
 
 // settle takes the outcome of one order; c.mu is held.
 func (c *Cache) settle(o order, out outcome) {
 	r, l := o.record, o.record.live
-	l.busy = false
+	l.asked--
+	l.busy = l.asked > 0
+	if o.urgent {
+		l.hurried = false
+	}
 	defer c.place(r)
 	switch {
 	case r.gone, r.spiffeID != o.id:
 		return // the entry went, or is another identity now
+	case l.svid != nil && l.svid != o.before:
+		return // another order was faster: two would be two changes to its streams
 	case out.clear:
 		if l.svid == o.suspect {
 			l.suspect = false
