@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -61,14 +62,35 @@ func ListenOwned(path string, mode fs.FileMode, uid, gid int) (*net.UnixListener
 	return l.(*net.UnixListener), nil
 }
 
-// SetOwner gives the file of a socket its mode and its owner, as [ListenOwned].
+// SetOwner gives the file of a socket its mode and its owner, as [ListenOwned]. It
+// refuses a link, and what is no socket: in a directory that a group may write to,
+// somebody could have put it there to have another file's mode changed.
 func SetOwner(path string, mode fs.FileMode, uid, gid int) error {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("owner of socket %s: %w", path, err)
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return fmt.Errorf("owner of socket %s: %w", path, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		return fmt.Errorf("%s was replaced by what is not a socket: see who may write to its directory", path)
+	}
 	if uid >= 0 || gid >= 0 {
-		if err := os.Lchown(path, uid, gid); err != nil {
-			return fmt.Errorf("owner of socket: %w", err)
+		if err := unix.Fchownat(fd, "", uid, gid, unix.AT_EMPTY_PATH); err != nil {
+			return fmt.Errorf("owner of socket %s: %w", path, err)
 		}
 	}
-	return os.Chmod(path, mode)
+	// Before Linux 6.6 there is no such call, and sandboxes forbid what they don't know.
+	if err = unix.Fchmodat(fd, "", uint32(mode.Perm()), unix.AT_EMPTY_PATH); err != nil {
+		err = unix.Chmod("/proc/self/fd/"+strconv.Itoa(fd), uint32(mode.Perm()))
+	}
+	if err != nil {
+		return fmt.Errorf("mode of socket %s: %w", path, err)
+	}
+	return nil
 }
 
 // trustedParent makes the parent directory where it is missing, and checks its
