@@ -164,6 +164,12 @@ func TestOIDCGuideCommandsWork(t *testing.T) {
 	readPage(t, "docs/guides/oidc.md").play(harness.NewStage(t, bin), map[string]string{})
 }
 
+// TestAgentGuideCommandsWork types what the agent's guide says.
+func TestAgentGuideCommandsWork(t *testing.T) {
+	t.Parallel()
+	readPage(t, "docs/guides/agent.md").play(harness.NewStage(t, bin), map[string]string{})
+}
+
 // TestInteropFromSPIREGuideCommandsWork types what the guide from SPIRE says, with a real spire-server and spire-agent.
 func TestInteropFromSPIREGuideCommandsWork(t *testing.T) {
 	t.Parallel()
