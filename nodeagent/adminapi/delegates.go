@@ -3,8 +3,10 @@ package adminapi
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
+	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc/codes"
@@ -25,6 +27,7 @@ type delegates struct {
 	cache      *svidcache.Cache
 	authorized []spiffeid.ID
 	log        *slog.Logger
+	quiet
 }
 
 // authorize returns nil for the caller of the RPC of ctx if one of its identities
@@ -48,10 +51,10 @@ func (d *delegates) authorize(ctx context.Context) error {
 		return d.notAttested(ctx, err)
 	}
 	if len(entries) == 0 {
-		d.refuse(ctx, result, "why", explain.Case{Attested: result, Entries: d.cache.Explain(caller)}.Verdict())
+		d.refuse(ctx, result, "")
 		return status.Error(codes.PermissionDenied, svidcache.ErrNoIdentity.Error())
 	}
-	d.refuse(ctx, result, "spiffe_id", entries[0].SPIFFEID, "why", "its identity is not one of authorized_delegates")
+	d.refuse(ctx, result, fmt.Sprintf("its identity %s is not one of authorized_delegates", entries[0].SPIFFEID))
 	return status.Error(codes.PermissionDenied, "caller not configured as an authorized delegate")
 }
 
@@ -59,16 +62,27 @@ func (d *delegates) notAttested(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return status.FromContextError(ctx.Err()).Err()
 	}
-	d.log.Warn("delegated identity: workload attestation failed", "reason", err)
+	if d.now(time.Now()) {
+		d.log.Warn("delegated identity: workload attestation failed", "reason", err)
+	}
 	return status.Error(codes.Unavailable, "workload attestation failed")
 }
 
-func (d *delegates) refuse(ctx context.Context, result workloadattest.Result, why ...any) {
-	if caller, err := workloadattest.FromContext(ctx); err == nil {
-		why = append(why, "pid", caller.PID(), "uid", caller.UID())
+// refuse tells why in the log, once a second: it reads all entries. "": the verdict
+// says it.
+func (d *delegates) refuse(ctx context.Context, result workloadattest.Result, why string) {
+	if !d.now(time.Now()) {
+		return
 	}
 	c := explain.Case{Attested: result, Entries: d.cache.Explain(svidcache.Caller{Selectors: result.Selectors})}
-	d.log.Warn("delegated identity refused", append(why, "selectors", explain.Join(c.Visible()))...)
+	if why == "" {
+		why = c.Verdict()
+	}
+	attrs := []any{"why", why, "selectors", explain.Join(c.Visible())}
+	if caller, err := workloadattest.FromContext(ctx); err == nil {
+		attrs = append(attrs, "pid", caller.PID(), "uid", caller.UID())
+	}
+	d.log.Warn("delegated identity refused", attrs...)
 }
 
 // maxSelectors bounds what a delegate may name; a process has some dozens.

@@ -43,7 +43,7 @@ func (h *Health) Check(ctx context.Context, req *healthpb.HealthCheckRequest) (*
 		if ctx.Err() != nil {
 			return nil, status.FromContextError(ctx.Err()).Err()
 		}
-		h.service.log.Warn("health check failed", "reason", err)
+		h.service.refusal.warn("health check", "health check failed", "reason", err)
 		state = healthpb.HealthCheckResponse_NOT_SERVING
 	}
 	return &healthpb.HealthCheckResponse{Status: state}, nil

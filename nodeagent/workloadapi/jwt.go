@@ -103,7 +103,7 @@ func (s *Service) unsigned(ctx context.Context, err error) error {
 	case code == codes.InvalidArgument, code == codes.Unimplemented:
 		return status.Errorf(code, "could not fetch JWT-SVID: %s", status.Convert(err).Message())
 	}
-	s.log.Warn("cannot get a JWT-SVID signed", "reason", err)
+	s.refusal.warn("JWT-SVID: "+err.Error(), "cannot get a JWT-SVID signed", "reason", err)
 	return status.Error(codes.Unavailable, "could not fetch JWT-SVID: the issuer did not sign it; the agent's log says why")
 }
 

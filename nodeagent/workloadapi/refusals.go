@@ -31,7 +31,7 @@ type refusals struct {
 	prefixes []string // of the selectors that are logged; nil: all
 
 	mu     sync.Mutex
-	last   map[string]time.Time // by selectors
+	last   map[string]time.Time // by selectors, or what else is told once
 	silent int                  // refusals not explained since the last that was
 }
 
@@ -62,6 +62,19 @@ func (r *refusals) log(ctx context.Context, who follow.Standing) {
 		attrs = append(attrs, "refusals_not_logged", silent)
 	}
 	r.slog.Warn("no identity issued", attrs...)
+}
+
+// warn writes one line, unless there was one under that key just now: callers can
+// cause as many as they like.
+func (r *refusals) warn(key, msg string, attrs ...any) {
+	silent, first := r.first(key, time.Now())
+	if !first {
+		return
+	}
+	if silent > 0 {
+		attrs = append(attrs, "not_logged", silent)
+	}
+	r.slog.Warn(msg, attrs...)
 }
 
 // loggable are those of selectors that log_selectors names: by their beginning

@@ -7,6 +7,7 @@ package workloadapi
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"time"
@@ -204,11 +205,15 @@ func (s *Service) status(ctx context.Context, err error, who follow.Standing) er
 func (s *Service) attestCaller(ctx context.Context) (workloadattest.Result, error) {
 	result, err := s.cfg.Attestor.AttestContext(ctx)
 	if err != nil {
-		level := slog.LevelWarn
-		if ctx.Err() != nil || errors.Is(err, workloadattest.ErrGone) {
-			level = slog.LevelDebug // its own affair
+		switch caller, unknown := workloadattest.FromContext(ctx); {
+		case ctx.Err() != nil || errors.Is(err, workloadattest.ErrGone):
+			s.log.Debug("caller not attested", "reason", err) // its own affair
+		case unknown != nil:
+			s.refusal.warn("unknown caller", "caller not attested", "reason", err)
+		default:
+			uid := caller.UID()
+			s.refusal.warn(fmt.Sprintf("caller of uid %d", uid), "caller not attested", "pid", caller.PID(), "uid", uid, "reason", err)
 		}
-		s.log.Log(ctx, level, "caller not attested", "reason", err)
 		return workloadattest.Result{}, errNotAttested()
 	}
 	return result, nil
