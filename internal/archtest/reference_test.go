@@ -12,22 +12,34 @@ import (
 	"testing"
 )
 
-// reference is a file whose names the sidecar's guide explains, and how they are found in it.
+// reference is a file whose names a guide explains, and how they are found in it.
 type reference struct {
 	file  string
 	names func(ast.Node) []string
 	least int // how many there are: fewer were found by mistake
 }
 
-var references = []reference{
-	{"cmd/internal/sidecarcmd/file.go", tags("hcl"), 60},
-	{"sidecar/record/cause.go", constantsOf("Cause"), 18},
-	{"sidecar/record/log.go", arguments(1, "text", "flag", "String", "Int64", "Duration"), 18},
-	{"sidecar/metrics/vectors.go", arguments(0, "counter", "histogram"), 8},
-	{"sidecar/metrics/vectors.go", fields("Name"), 2},
-	{"sidecar/metrics/identities.go", arguments(1, "desc"), 7},
-	{"sidecar/policy/rego/input.go", mapKeys, 9},
-	{"sidecar/status/response.go", tags("json"), 38},
+// references are what a guide tells of, by its name.
+var references = map[string][]reference{
+	"sidecar.md": {
+		{"cmd/internal/sidecarcmd/file.go", tags("hcl"), 60},
+		{"sidecar/record/cause.go", constantsOf("Cause"), 18},
+		{"sidecar/record/log.go", arguments(1, "text", "flag", "String", "Int64", "Duration"), 18},
+		{"sidecar/metrics/vectors.go", arguments(0, "counter", "histogram"), 8},
+		{"sidecar/metrics/vectors.go", fields("Name"), 2},
+		{"sidecar/metrics/identities.go", arguments(1, "desc"), 7},
+		{"sidecar/policy/rego/input.go", mapKeys, 9},
+		{"sidecar/status/response.go", tags("json"), 38},
+	},
+	"agent.md": {
+		{"cmd/internal/agentcmd/file.go", tags("hcl"), 60},
+		{"cmd/internal/agentcmd/file_plugins.go", tags("hcl"), 32},
+		{"cmd/internal/agentcmd/flags.go", flagNames, 20},
+		{"cmd/internal/spireconf/telemetry.go", tags("hcl"), 22},
+		{"cmd/internal/spireconf/plugins.go", tags("hcl"), 6},
+		{"nodeagent/metrics/own.go", arguments(0, "counter", "gauge", "histogram"), 7},
+		{"nodeagent/metrics/collect.go", arguments(0, "desc"), 14},
+	},
 }
 
 // code is what a text has in backquotes.
@@ -37,17 +49,23 @@ var (
 	words  = regexp.MustCompile(`[A-Za-z0-9_]+`)
 )
 
-// A setting, a cause, a field of the log, a metric, a field of the status or of OPA's input that the guide doesn't tell of is
-// one that nobody finds.
-func TestSidecarGuideIsComplete(t *testing.T) {
+// A setting, a flag, a cause, a field of the log, a metric, a field of the status or of OPA's input that the guide doesn't tell
+// of is one that nobody finds.
+func TestGuidesAreComplete(t *testing.T) {
+	for page := range references {
+		t.Run(page, func(t *testing.T) { complete(t, page) })
+	}
+}
+
+func complete(t *testing.T, page string) {
 	told := map[string]bool{}
-	for _, span := range code.FindAllString(blocks.ReplaceAllString(guide(t, "sidecar.md"), ""), -1) {
+	for _, span := range code.FindAllString(blocks.ReplaceAllString(guide(t, page), ""), -1) {
 		told[strings.Trim(span, "`")] = true
 		for _, word := range words.FindAllString(span, -1) {
 			told[word] = true
 		}
 	}
-	for _, ref := range references {
+	for _, ref := range references[page] {
 		found := map[string]bool{}
 		for _, src := range mustLoad(t).packages[path.Dir(ref.file)] {
 			if src.name != ref.file {
@@ -65,7 +83,7 @@ func TestSidecarGuideIsComplete(t *testing.T) {
 		}
 		for name := range found {
 			if !told[name] {
-				t.Errorf("docs/guides/sidecar.md does not tell of %s (%s)", name, ref.file)
+				t.Errorf("docs/guides/%s does not tell of %s (%s)", page, name, ref.file)
 			}
 		}
 	}
@@ -93,6 +111,18 @@ func tags(key string) func(ast.Node) []string {
 		}
 		return []string{name}
 	}
+}
+
+// flagNames gives the names of flags, where they are bound to variables: fs.StringVar(&v, "name", ...).
+func flagNames(n ast.Node) []string {
+	call, ok := n.(*ast.CallExpr)
+	if !ok || len(call.Args) < 3 {
+		return nil
+	}
+	if f, ok := call.Fun.(*ast.SelectorExpr); !ok || !strings.HasSuffix(f.Sel.Name, "Var") {
+		return nil
+	}
+	return literal(call.Args[1])
 }
 
 // constantsOf gives the values of the constants of a type.
