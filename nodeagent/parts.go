@@ -155,6 +155,7 @@ func (p *parts) sources() metrics.Sources {
 		JWTs:        func() int { return p.jwts.Len() },
 		Contact:     p.client.Contact,
 		SVID:        p.svid,
+		Connections: func() int { return p.limits.Connections() },
 		Identity:    p.client.Own(),
 	}
 }

@@ -32,6 +32,13 @@ func NewLimits(log *slog.Logger) *Limits {
 	return &Limits{newLimits(log, 0)}
 }
 
+// Connections returns how many there are.
+func (l *Limits) Connections() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.total
+}
+
 // Tap refuses a call too many, before anything is done for it: a connection has
 // room for a thousand streams, and some can be held open by anyone, without any
 // identity (health, reflection). It is a [tap.ServerInHandle], for a server with
