@@ -22,8 +22,8 @@ import (
 const (
 	// drain is how long calls may take to end once their streams were told to.
 	drain = 2 * time.Second
-	// ioBuffer is gRPC's buffer per connection and direction, in bytes. Idle
-	// streams keep it; answers are a few KiB.
+	// ioBuffer is gRPC's buffer per connection and direction, in bytes. Who sends
+	// or reads slowly keeps one, an idle stream none; answers are a few KiB.
 	ioBuffer = 4 << 10
 	// What one caller may make the agent hold. gRPC's own limits are made for
 	// callers one trusts: any number of streams, with 16 MiB of metadata each.
