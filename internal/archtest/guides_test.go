@@ -93,7 +93,7 @@ func TestDocumentsNameTestsThatExist(t *testing.T) {
 	if err != nil || len(pages) == 0 {
 		t.Fatalf("no guides: %v", err)
 	}
-	for _, name := range []string{"README.md", "CHANGELOG.md", "docs/architecture.md", "docs/performance.md"} {
+	for _, name := range []string{"README.md", "CHANGELOG.md", "docs/architecture.md", "docs/performance.md", "docs/spire-differences.md"} {
 		pages = append(pages, filepath.Join("..", "..", name))
 	}
 	for _, page := range pages {
