@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/lanyard-mtls/lanyard/internal/unixsock"
 )
 
@@ -17,6 +19,8 @@ const (
 	maxFormer = 4
 	// maxExtra is how many connections to those may wait for an Accept.
 	maxExtra = 8
+	// acceptRetry is how long after an accept that failed the next is tried.
+	acceptRetry = 100 * time.Millisecond
 )
 
 // fileID tells the file of a socket from another at the same path. The zero
@@ -115,10 +119,28 @@ func (s *socket) serveFormer(b *bound) {
 		case err == nil:
 			s.update(func() { s.extra = append(s.extra, conn) })
 		case errors.Is(err, os.ErrDeadlineExceeded): // paused
+		case passing(err):
+			retry := time.NewTimer(acceptRetry)
+			select {
+			case <-retry.C:
+			case <-changed:
+			}
+			retry.Stop()
 		default:
 			return // closed, or of no use
 		}
 	}
+}
+
+// passing reports whether a later accept may work: it is for want of files or
+// memory that this one did not, or the connection's own fault (accept(2)).
+func passing(err error) bool {
+	for _, one := range []error{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, unix.ECONNABORTED} {
+		if errors.Is(err, one) {
+			return true
+		}
+	}
+	return false
 }
 
 // pause ends all Accepts, which wait until resume. Connections that come
