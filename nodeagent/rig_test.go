@@ -24,6 +24,7 @@ import (
 
 // agent is one that runs until the test's end, or stop.
 type agent struct {
+	addrs  nodeagent.Addrs
 	cfg    nodeagent.Config
 	log    *buffer
 	cancel context.CancelFunc
@@ -80,7 +81,7 @@ func start(t *testing.T, cfg nodeagent.Config) *agent {
 	a := &agent{log: new(buffer), cancel: cancel, done: make(chan struct{})}
 	ready := make(chan struct{})
 	cfg.Log = slog.New(slog.NewTextHandler(a.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	cfg.Ready = func(nodeagent.Addrs) { close(ready) }
+	cfg.Ready = func(addrs nodeagent.Addrs) { a.addrs = addrs; close(ready) }
 	a.cfg = cfg
 	go func() {
 		defer close(a.done)
