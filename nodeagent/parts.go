@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"os"
 	"sync"
 	"time"
 
@@ -191,4 +192,16 @@ func (p *parts) ready(context.Context) error {
 	default:
 		return errors.Join(svidcache.ErrNotSynced, p.client.Contact().Err)
 	}
+}
+
+// alive says whether the agent still does its work, for systemd's watchdog: it
+// hangs or fails where callers would. An issuer that is away is no reason. It may
+// be asked before there are parts.
+func (p *parts) alive(ctx context.Context) error {
+	if p == nil {
+		return nil
+	}
+	p.cache.Stats()
+	_, _, err := p.attestor.AttestPID(ctx, os.Getpid())
+	return err
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -32,10 +33,12 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := durable.MkdirPrivate(cfg.DataDir); err != nil {
 		return fmt.Errorf("data_dir: %w", err)
 	}
+	var running atomic.Pointer[parts]
 	set, err := sockets.Open(ctx, sockets.Config{
 		Specs:    cfg.specs(),
 		TakeOver: cfg.TakeOver,
 		DataDir:  cfg.DataDir,
+		Alive:    func(ctx context.Context) error { return running.Load().alive(ctx) },
 		Log:      cfg.Log,
 	})
 	if err != nil {
@@ -43,7 +46,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	// The lock comes before anything in the directory is read: two agents with
 	// one key would renew each other away.
-	err = set.Run(ctx, func(ctx context.Context) error { return run(ctx, cfg, set) })
+	err = set.Run(ctx, func(ctx context.Context) error { return run(ctx, cfg, set, running.Store) })
 	return errors.Join(err, set.Close(false))
 }
 
@@ -57,13 +60,14 @@ func Run(ctx context.Context, cfg Config) error {
 // Stop is the reverse: the streams end and the sockets close while the cache and
 // the issuer are still there, so that no stream ends for a reason that isn't so.
 // What the agent knows is kept last of all.
-func run(ctx context.Context, cfg Config, set *sockets.Set) error {
+func run(ctx context.Context, cfg Config, set *sockets.Set, assembled func(*parts)) error {
 	stopping, stopStreams := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopStreams()
 	p, err := assemble(cfg, stopping)
 	if err != nil {
 		return err
 	}
+	assembled(p)
 	beside, err := p.listenBeside(ctx)
 	if err != nil {
 		return err
