@@ -16,8 +16,9 @@ const (
 	// rest is how much an agent at rest allocates between two looks, in bytes.
 	rest = 256 << 10
 	// worth is what has to be allocated since the last time to make it worth a
-	// collection, in bytes, or half of what is in use if that is more: as much as
-	// lets the runtime collect by itself, at its most eager.
+	// collection, in bytes, or as much as is in use if that is more: then the
+	// runtime is about to collect by itself. An agent that polls its issuer about
+	// 100,000 entries does not collect after each time.
 	worth = 4 << 20
 )
 
@@ -70,7 +71,7 @@ func (h *heap) read() usage {
 func (h *heap) due(u usage) bool {
 	resting := u.allocated-h.last < rest
 	h.last = u.allocated
-	return resting && u.allocated-h.tidied >= max(worth, u.live/2)
+	return resting && u.allocated-h.tidied >= max(worth, u.live)
 }
 
 func (h *heap) done(u usage) { h.last, h.tidied = u.allocated, u.allocated }

@@ -20,7 +20,7 @@ func TestTidiesAtRestAfterWork(t *testing.T) {
 		{"still at work", []usage{{20 * mib, 3 * mib}, {21 * mib, 3 * mib}}, false},
 		{"has hardly worked", []usage{{2 * mib, mib}, {2 * mib, mib}}, false},
 		{"little for what there is", []usage{{20 * mib, 60 * mib}, {20 * mib, 60 * mib}}, false},
-		{"much for what there is", []usage{{30 * mib, 60 * mib}, {30 * mib, 60 * mib}}, true},
+		{"much for what there is", []usage{{60 * mib, 60 * mib}, {60 * mib, 60 * mib}}, true},
 	} {
 		t.Run(step.name, func(t *testing.T) {
 			h := newHeap()
