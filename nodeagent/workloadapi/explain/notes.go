@@ -42,10 +42,30 @@ func (c Case) Notes(a Agent) []string {
 			notes = append(notes, loose(n.Entry)...)
 		}
 	}
+	return append(notes, c.shared(a)...)
+}
+
+// shared tells which of the process's entries hang from an alias, by alias.
+func (c Case) shared(a Agent) []string {
+	var parents []spiffeid.ID
+	entries := map[spiffeid.ID][]string{}
 	for _, m := range c.Entries.Matches {
-		if p := m.Entry.ParentID; !a.ID.IsZero() && !p.IsZero() && p != a.ID {
-			notes = append(notes, fmt.Sprintf("entry %s has the parent ID %s, which is not the agent's own: other agents may have it, too", m.Entry.ID, p))
+		p := m.Entry.ParentID
+		if a.ID.IsZero() || p.IsZero() || p == a.ID {
+			continue
 		}
+		if len(entries[p]) == 0 {
+			parents = append(parents, p)
+		}
+		entries[p] = append(entries[p], m.Entry.ID)
+	}
+	var notes []string
+	for _, p := range parents {
+		have, it := "entry "+entries[p][0]+" has", "it"
+		if n := len(entries[p]); n > 1 {
+			have, it = fmt.Sprintf("%d of these entries have", n), "them"
+		}
+		notes = append(notes, fmt.Sprintf("%s the parent ID %s, which is not the agent's own: other agents may have %s, too", have, p, it))
 	}
 	return notes
 }
