@@ -3,7 +3,6 @@ package adminapi
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"time"
 
@@ -63,7 +62,7 @@ func (s *adminService) Explain(ctx context.Context, req *agentadminv1.ExplainReq
 	for _, r := range result.Reports {
 		a := &agentadminv1.ExplainResponse_Attestor{Name: r.Plugin, Microseconds: r.Took.Microseconds(), Selectors: int32(r.Selectors)}
 		if r.Err != nil {
-			a.Error = r.Err.Error()
+			a.Error = strings.ReplaceAll(r.Err.Error(), "\n", "; ")
 		}
 		resp.Attestors = append(resp.Attestors, a)
 	}
@@ -73,6 +72,7 @@ func (s *adminService) Explain(ctx context.Context, req *agentadminv1.ExplainReq
 	for _, n := range c.Entries.Near {
 		resp.Near = append(resp.Near, entryProto(n))
 	}
+	printable(resp.ProtoReflect())
 	return resp, nil
 }
 
@@ -92,7 +92,7 @@ func (d Deps) agent() explain.Agent {
 
 func processProto(p workloadattest.ProcessInfo) *agentadminv1.ExplainResponse_Process {
 	out := &agentadminv1.ExplainResponse_Process{
-		Pid: int32(p.PID), Uid: p.UID, Gid: p.GID, Executable: valid(p.Executable), ContainerId: p.ContainerID,
+		Pid: int32(p.PID), Uid: p.UID, Gid: p.GID, Executable: p.Executable, ContainerId: p.ContainerID,
 	}
 	if !p.Started.IsZero() {
 		out.StartedAt = p.Started.Unix()
@@ -106,12 +106,4 @@ func entryProto(n svidcache.Near) *agentadminv1.ExplainResponse_Entry {
 		Selectors: registration.SelectorsProto(n.Entry.Selectors), Missing: registration.SelectorsProto(n.Missing),
 		Withheld: n.Withheld, State: n.State,
 	}
-}
-
-// valid makes a file name, any bytes, a text that a message can have.
-func valid(name string) string {
-	if s := strings.ToValidUTF8(name, "�"); s != name {
-		return fmt.Sprintf("%s (%x)", s, name)
-	}
-	return name
 }

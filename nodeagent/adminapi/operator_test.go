@@ -110,6 +110,23 @@ func TestGetInfo(t *testing.T) {
 	}
 }
 
+// A process chooses the path of its executable: it must neither keep the operator
+// from asking about it, nor speak to the operator's terminal.
+func TestExplainShowsPathsAsTheyAre(t *testing.T) {
+	w := newWorld(t)
+	pid, _ := process(t)
+	w.people.set(pid, result("unix:path:/tmp/\xff\x1b[2Jé\nit has the identity\u202e\u009b1m"))
+	w.apply(w.entry("/web", "unix:uid:7"))
+	x, err := agentadminv1.NewAdminClient(w.conn).Explain(t.Context(), &agentadminv1.ExplainRequest{Pid: int32(pid)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []*types.Selector{{Type: "unix", Value: `path:/tmp/\xff\x1b[2Jé\nit has the identity\u202e\u009b1m`}}
+	if diff := cmp.Diff(want, x.Selectors, protocmp.Transform()); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestExplain(t *testing.T) {
 	agent := spiffeid.RequireFromString("spiffe://example.org/spire/agent/x")
 	w := newWorld(t, func(d *adminapi.Deps) { d.ID = func() spiffeid.ID { return agent } })
