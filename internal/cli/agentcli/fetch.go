@@ -94,6 +94,10 @@ func explain(err error) error {
 			return cli.Hint(told, "one of the agent's workload attestors fails: as root, lanyard agent explain -pid $$ says which, and why")
 		}
 		return cli.Hint(told, "the agent is not ready yet: look at its log, and try again")
+	case codes.Unimplemented:
+		if strings.HasPrefix(told.Error(), "unknown service") {
+			return cli.Hint(told, "what answers there is no Workload API: an agent has it on its socket_path, not on its admin socket, and not with disable_workload_api")
+		}
 	}
 	return told
 }

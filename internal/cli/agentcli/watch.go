@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -51,7 +52,7 @@ func show(ctx context.Context, env *cli.Env, client *workload.Client) {
 		if state.Err != nil {
 			if text := cli.RPCError(state.Err).Error(); text != told {
 				told = text
-				fmt.Fprintln(env.Stderr, text)
+				fmt.Fprintln(env.Stderr, inShort(text))
 			}
 		}
 		select {
@@ -60,4 +61,12 @@ func show(ctx context.Context, env *cli.Env, client *workload.Client) {
 			return
 		}
 	}
+}
+
+// noAgent is what gRPC wraps around why it can't connect.
+var noAgent = regexp.MustCompile(`^connection error: desc = "transport: Error while dialing: (.*)" \(Unavailable\)$`)
+
+// inShort is an error without gRPC's wrapping, where there is no agent.
+func inShort(text string) string {
+	return noAgent.ReplaceAllString(text, "no agent answers: $1")
 }
