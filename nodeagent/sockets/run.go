@@ -40,7 +40,9 @@ func (s *Set) Run(ctx context.Context, agent func(context.Context) error) error 
 			return nil
 		}
 		s.log.Error("the agent that was to take over failed: this one serves again", "reason", failed)
-		unlock, err = s.relock(ctx)
+		if unlock, err = s.relock(ctx); err != nil {
+			s.share(true) // the other has the lock still: the files are its own
+		}
 		for _, sock := range s.sockets {
 			sock.resume()
 		}
