@@ -10,6 +10,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/lanyard-mtls/lanyard/internal/nodeattest"
+	"github.com/lanyard-mtls/lanyard/internal/unixsock"
 	"github.com/lanyard-mtls/lanyard/nodeagent/svidcache"
 	"github.com/lanyard-mtls/lanyard/nodeagent/upstream"
 )
@@ -68,15 +69,16 @@ func count(are ...bool) (n int) {
 	return n
 }
 
-// checkSockets reports sockets that are in each other's place.
+// checkSockets reports sockets that are in each other's place, or whose paths are too long.
 func (c Config) checkSockets() error {
-	var errs []error
+	errs := []error{unixsock.CheckPath(c.SocketPath)}
 	used := map[string]string{c.SocketPath: "socket_path"}
 	use := func(path, key string) {
 		if other := used[path]; other != "" && path != "" {
 			errs = append(errs, fmt.Errorf("%s and %s are the same: %s", other, key, path))
 		}
 		used[path] = key
+		errs = append(errs, unixsock.CheckPath(path))
 	}
 	use(c.AdminSocketPath, "admin_socket_path")
 	names := make(map[string]bool)

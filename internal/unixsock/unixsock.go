@@ -31,11 +31,19 @@ func Listen(path string, mode fs.FileMode) (*net.UnixListener, error) {
 	return ListenOwned(path, mode, -1, -1)
 }
 
+// CheckPath says whether path is too long for a socket. It does no I/O.
+func CheckPath(path string) error {
+	if len(path) > maxPath {
+		return fmt.Errorf("socket path %s is %d bytes long, the kernel takes at most %d: choose a shorter one", path, len(path), maxPath)
+	}
+	return nil
+}
+
 // ListenOwned is [Listen] with a file that belongs to uid and gid; -1 leaves
 // either as it is. Giving a file away takes root.
 func ListenOwned(path string, mode fs.FileMode, uid, gid int) (*net.UnixListener, error) {
-	if len(path) > maxPath {
-		return nil, fmt.Errorf("socket path %s is %d bytes long, the kernel takes at most %d: choose a shorter one", path, len(path), maxPath)
+	if err := CheckPath(path); err != nil {
+		return nil, err
 	}
 	if err := trustedParent(path); err != nil {
 		return nil, err
