@@ -152,6 +152,8 @@ func (c *call) end(ctx context.Context, err error) error {
 // level says how the log takes a call that ended with code.
 func (c *call) level(code codes.Code) slog.Level {
 	switch {
+	case c.expected:
+		return slog.LevelDebug
 	case code == codes.PermissionDenied, code == codes.Unauthenticated:
 		return slog.LevelWarn
 	case code == codes.Internal, code == codes.Unknown, code == codes.DataLoss:

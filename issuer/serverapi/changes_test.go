@@ -252,6 +252,14 @@ func TestWatchEndsWithTheAgent(t *testing.T) {
 		if got := reason(err); got != want.reason {
 			t.Errorf("%s: reason %s, want %s", name, got, want.reason)
 		}
+		// Renewals happen all day: nothing to look into.
+		level := "level=WARN"
+		if name == "renewed" {
+			level = "level=DEBUG"
+		}
+		if len(r.lines(level, "Changes/Watch", want.reason.String())) != 1 {
+			t.Errorf("%s: not one line of %s: %q", name, level, r.lines("Changes/Watch", want.reason.String()))
+		}
 	}
 }
 

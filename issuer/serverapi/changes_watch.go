@@ -2,12 +2,14 @@ package serverapi
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/changesv1"
+	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
 	"github.com/lanyard-mtls/lanyard/issuer/registry"
 )
 
@@ -85,9 +87,21 @@ func (w *watch) untilExpiry() time.Duration {
 	return max(w.caller.Cert.NotAfter.Sub(w.s.deps.Now()), 0) + time.Millisecond
 }
 
-// judge judges the agent anew, as it would be for each call.
+// judge judges the agent anew, as it would be for each call. That an agent which
+// was served uses a newer SVID by now is how each renewal ends.
 func (w *watch) judge() error {
-	return w.s.guard.authorize(w.ctx, changesv1.Changes_Watch_FullMethodName, w.caller)
+	err := w.s.guard.authorize(w.ctx, changesv1.Changes_Watch_FullMethodName, w.caller)
+	if err != nil && w.responses > 0 && deniedFor(err, types.PermissionDeniedDetails_AGENT_NOT_ACTIVE) {
+		expected(w.ctx)
+	}
+	return err
+}
+
+func deniedFor(err error, reason types.PermissionDeniedDetails_Reason) bool {
+	return slices.ContainsFunc(status.Convert(err).Details(), func(detail any) bool {
+		d, ok := detail.(*types.PermissionDeniedDetails)
+		return ok && d.GetReason() == reason
+	})
 }
 
 // tell tells what has changed; with speak also that nothing has.

@@ -34,6 +34,7 @@ type call struct {
 	// batch. Only the handler's goroutine adds.
 	attrs    []slog.Attr
 	outcomes []outcome
+	expected bool // a denial that ends it is nothing to look into
 }
 
 type callKey struct{}
@@ -42,6 +43,13 @@ type callKey struct{}
 func annotate(ctx context.Context, attrs ...slog.Attr) {
 	if c, ok := ctx.Value(callKey{}).(*call); ok {
 		c.attrs = append(c.attrs, attrs...)
+	}
+}
+
+// expected says that a denial that ends the call is in the order of things.
+func expected(ctx context.Context) {
+	if c, ok := ctx.Value(callKey{}).(*call); ok {
+		c.expected = true
 	}
 }
 
