@@ -27,9 +27,9 @@ const (
 	ioBuffer = 4 << 10
 	// What one caller may make the agent hold. gRPC's own limits are made for
 	// callers one trusts: any number of streams, with 16 MiB of metadata each.
-	maxStreams = 1000     // per connection; an Envoy has one for each secret
-	maxHeaders = 16 << 10 // bytes
-	maxRequest = 1 << 20  // bytes; an Envoy's node message is 60 KB, and metadata
+	maxStreams = 1000      // per connection; an Envoy has one for each secret
+	maxHeaders = 16 << 10  // bytes
+	maxRequest = 256 << 10 // bytes; an Envoy's node message is 60 KB, and metadata
 )
 
 // servers are what is served on the agent's sockets.
