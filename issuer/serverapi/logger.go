@@ -6,13 +6,13 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/lanyard-mtls/lanyard/internal/loglevel"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/loggerv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
 )
 
 // LoggerService is spire.api.server.logger.v1.Logger: the level of this issuer's
-// log. SPIRE has seven levels to slog's four; those between and beyond them have
-// places of their own here, so that what was set is what is told.
+// log. Package loglevel says what SPIRE's levels are.
 type LoggerService struct {
 	loggerv1.UnsafeLoggerServer
 	deps Deps
@@ -22,53 +22,6 @@ type LoggerService struct {
 func NewLoggerService(d Deps) *LoggerService {
 	d.setDefaults()
 	return &LoggerService{deps: d}
-}
-
-// The levels that slog has no name for.
-const (
-	levelTrace = slog.LevelDebug - 4
-	levelFatal = slog.LevelError + 4
-	levelPanic = slog.LevelError + 8
-)
-
-// slogLevel is the level of that name; not ok where there is none.
-func slogLevel(level types.LogLevel) (slog.Level, bool) {
-	switch level {
-	case types.LogLevel_PANIC:
-		return levelPanic, true
-	case types.LogLevel_FATAL:
-		return levelFatal, true
-	case types.LogLevel_ERROR:
-		return slog.LevelError, true
-	case types.LogLevel_WARN:
-		return slog.LevelWarn, true
-	case types.LogLevel_INFO:
-		return slog.LevelInfo, true
-	case types.LogLevel_DEBUG:
-		return slog.LevelDebug, true
-	case types.LogLevel_TRACE:
-		return levelTrace, true
-	}
-	return 0, false
-}
-
-// apiLevel is the name of the level, or of the next one that says more.
-func apiLevel(level slog.Level) types.LogLevel {
-	switch {
-	case level < slog.LevelDebug:
-		return types.LogLevel_TRACE
-	case level < slog.LevelInfo:
-		return types.LogLevel_DEBUG
-	case level < slog.LevelWarn:
-		return types.LogLevel_INFO
-	case level < slog.LevelError:
-		return types.LogLevel_WARN
-	case level < levelFatal:
-		return types.LogLevel_ERROR
-	case level < levelPanic:
-		return types.LogLevel_FATAL
-	}
-	return types.LogLevel_PANIC
 }
 
 // GetLogger tells the level, and what it was at the start.
@@ -81,7 +34,7 @@ func (s *LoggerService) SetLogLevel(ctx context.Context, req *loggerv1.SetLogLev
 	if req.GetNewLevel() == types.LogLevel_UNSPECIFIED {
 		return nil, statusError(codes.InvalidArgument, "newLevel value cannot be LogLevel_UNSPECIFIED", nil)
 	}
-	level, ok := slogLevel(req.GetNewLevel())
+	level, ok := loglevel.FromAPI(req.GetNewLevel())
 	if !ok {
 		return nil, statusError(codes.InvalidArgument, "unsupported log level", nil)
 	}
@@ -94,10 +47,10 @@ func (s *LoggerService) ResetLogLevel(ctx context.Context, _ *loggerv1.ResetLogL
 }
 
 func (s *LoggerService) set(ctx context.Context, level slog.Level) (*types.Logger, error) {
-	annotate(ctx, slog.String("new_level", apiLevel(level).String()))
+	annotate(ctx, slog.String("new_level", loglevel.ToAPI(level).String()))
 	if s.deps.Level != nil {
 		// Told before and after, so that the change is in the log whichever way.
-		s.deps.Log.Info("log level changes", "from", apiLevel(s.deps.Level.Level()).String(), "to", apiLevel(level).String())
+		s.deps.Log.Info("log level changes", "from", loglevel.ToAPI(s.deps.Level.Level()).String(), "to", loglevel.ToAPI(level).String())
 		s.deps.Level.Set(level)
 	}
 	return s.answer()
@@ -107,5 +60,5 @@ func (s *LoggerService) answer() (*types.Logger, error) {
 	if s.deps.Level == nil {
 		return nil, unimplemented("changing the log level")
 	}
-	return &types.Logger{CurrentLevel: apiLevel(s.deps.Level.Level()), LaunchLevel: apiLevel(s.deps.LaunchLevel)}, nil
+	return &types.Logger{CurrentLevel: loglevel.ToAPI(s.deps.Level.Level()), LaunchLevel: loglevel.ToAPI(s.deps.LaunchLevel)}, nil
 }

@@ -8,64 +8,17 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/lanyard-mtls/lanyard/internal/loglevel"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/agentloggerv1"
 	"github.com/lanyard-mtls/lanyard/internal/spireapi/types"
 )
 
 // loggerService is spire.api.agent.logger.v1.Logger: the level of the agent's
-// log. SPIRE has seven levels to slog's four; those between and beyond have
-// places of their own here, so that what was set is what is told.
+// log. Package loglevel says what SPIRE's levels are.
 type loggerService struct {
 	agentloggerv1.UnsafeLoggerServer
 	operators *operators
 	deps      Deps
-}
-
-// The levels that slog has no name for.
-const (
-	levelTrace = slog.LevelDebug - 4
-	levelFatal = slog.LevelError + 4
-	levelPanic = slog.LevelError + 8
-)
-
-// slogLevel is the level of that name; not ok where there is none.
-func slogLevel(level types.LogLevel) (slog.Level, bool) {
-	switch level {
-	case types.LogLevel_PANIC:
-		return levelPanic, true
-	case types.LogLevel_FATAL:
-		return levelFatal, true
-	case types.LogLevel_ERROR:
-		return slog.LevelError, true
-	case types.LogLevel_WARN:
-		return slog.LevelWarn, true
-	case types.LogLevel_INFO:
-		return slog.LevelInfo, true
-	case types.LogLevel_DEBUG:
-		return slog.LevelDebug, true
-	case types.LogLevel_TRACE:
-		return levelTrace, true
-	}
-	return 0, false
-}
-
-// apiLevel is the name of the level, or of the next one that says more.
-func apiLevel(level slog.Level) types.LogLevel {
-	switch {
-	case level < slog.LevelDebug:
-		return types.LogLevel_TRACE
-	case level < slog.LevelInfo:
-		return types.LogLevel_DEBUG
-	case level < slog.LevelWarn:
-		return types.LogLevel_INFO
-	case level < slog.LevelError:
-		return types.LogLevel_WARN
-	case level < levelFatal:
-		return types.LogLevel_ERROR
-	case level < levelPanic:
-		return types.LogLevel_FATAL
-	}
-	return types.LogLevel_PANIC
 }
 
 // GetLogger tells the level, and what it was at the start.
@@ -86,7 +39,7 @@ func (s *loggerService) SetLogLevel(ctx context.Context, req *agentloggerv1.SetL
 	if req.GetNewLevel() == types.LogLevel_UNSPECIFIED {
 		return nil, status.Error(codes.InvalidArgument, "newLevel value cannot be LogLevel_UNSPECIFIED")
 	}
-	level, ok := slogLevel(req.GetNewLevel())
+	level, ok := loglevel.FromAPI(req.GetNewLevel())
 	if !ok {
 		return nil, status.Error(codes.InvalidArgument, "unsupported log level")
 	}
@@ -106,7 +59,7 @@ func (s *loggerService) set(level slog.Level) (*types.Logger, error) {
 	if s.deps.Level == nil {
 		return s.answer()
 	}
-	change := []any{"from", apiLevel(s.deps.Level.Level()).String(), "to", apiLevel(level).String()}
+	change := []any{"from", loglevel.ToAPI(s.deps.Level.Level()).String(), "to", loglevel.ToAPI(level).String()}
 	// The change is in the log whichever way it goes: at the level that says
 	// more of the two.
 	if level > s.deps.Level.Level() {
@@ -123,5 +76,5 @@ func (s *loggerService) answer() (*types.Logger, error) {
 	if s.deps.Level == nil {
 		return nil, status.Error(codes.Unimplemented, "this agent's log level can't be changed while it runs")
 	}
-	return &types.Logger{CurrentLevel: apiLevel(s.deps.Level.Level()), LaunchLevel: apiLevel(s.deps.LaunchLevel)}, nil
+	return &types.Logger{CurrentLevel: loglevel.ToAPI(s.deps.Level.Level()), LaunchLevel: loglevel.ToAPI(s.deps.LaunchLevel)}, nil
 }
