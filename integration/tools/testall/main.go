@@ -24,7 +24,7 @@ func main() {
 	defer stop()
 	count := flag.Int("count", 1, "run each unit test `n` times")
 	timeout := flag.Duration("timeout", 8*time.Minute, "the longest one package's tests may take")
-	fuzztime := flag.Duration("fuzztime", 3*time.Second, "how long each fuzz target runs; 0 for none")
+	fuzztime := flag.Duration("fuzztime", 2*time.Second, "how long each fuzz target runs; 0 for none")
 	flag.Parse()
 	if !run(ctx, *count, *timeout, *fuzztime) {
 		stop()
