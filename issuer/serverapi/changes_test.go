@@ -47,7 +47,8 @@ func (r *rig) watch(svid *x509svid.SVID, templates bool, before *holding) *holdi
 		h.entries, h.bundles, h.resume = maps.Clone(before.entries), maps.Clone(before.bundles), before.resume
 	}
 	var ctx context.Context
-	ctx, h.cancel = context.WithCancel(r.t.Context())
+	// A stream that does not end when it should fails its test, and soon.
+	ctx, h.cancel = context.WithTimeout(r.t.Context(), time.Minute)
 	r.t.Cleanup(h.cancel)
 	var err error
 	h.stream, err = changesv1.NewChangesClient(r.as(svid)).Watch(ctx, &changesv1.WatchRequest{Resume: h.resume, IdTemplates: templates})
