@@ -1,11 +1,8 @@
 package kube
 
 import (
-	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
 )
 
 // unified is where cgroup v2 is mounted.
@@ -26,20 +23,4 @@ func cgroupDirs(name string) []string {
 		}
 	}
 	return found
-}
-
-func removeBelow(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if e.IsDir() {
-			err = errors.Join(err, removeBelow(filepath.Join(dir, e.Name())))
-		}
-	}
-	return errors.Join(err, syscall.Rmdir(dir))
 }

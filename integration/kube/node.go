@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/lanyard-mtls/lanyard/integration/cgroup"
 	"github.com/lanyard-mtls/lanyard/integration/harness"
 )
 
@@ -186,14 +187,14 @@ func (n *Node) port() int {
 }
 
 // clean ends all that runs, and removes the cgroups.
-func (n *Node) clean(cgroup string) {
-	for _, p := range []string{cgroup, filepath.Join(unified(), "kubepods")} {
+func (n *Node) clean(own string) {
+	for _, p := range []string{own, filepath.Join(unified(), "kubepods")} {
 		// Whatever is below is killed, shims and containers too.
 		_ = os.WriteFile(filepath.Join(p, "cgroup.kill"), []byte("1"), 0)
 	}
-	for _, dir := range append(cgroupDirs("kubepods"), cgroup) {
+	for _, dir := range append(cgroupDirs("kubepods"), own) {
 		end := time.Now().Add(10 * time.Second)
-		for ; removeBelow(dir) != nil && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		for ; cgroup.Remove(dir) != nil && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 			_ = os.WriteFile(filepath.Join(unified(), "kubepods", "cgroup.kill"), []byte("1"), 0)
 		}
 		if _, err := os.Stat(dir); err == nil {

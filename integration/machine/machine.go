@@ -8,7 +8,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -17,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/lanyard-mtls/lanyard/integration/cgroup"
 )
 
 // Machine is a booted systemd.
@@ -156,7 +157,7 @@ func need(t *testing.T) string {
 func removeCgroup(t *testing.T, root string) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		err := removeBelow(root)
+		err := cgroup.Remove(root)
 		if err == nil {
 			return
 		}
@@ -165,22 +166,6 @@ func removeCgroup(t *testing.T, root string) {
 			return
 		}
 	}
-}
-
-func removeBelow(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if e.IsDir() {
-			err = errors.Join(err, removeBelow(filepath.Join(dir, e.Name())))
-		}
-	}
-	return errors.Join(err, syscall.Rmdir(dir))
 }
 
 // Unit writes a unit's file; [Machine.Do] "systemctl daemon-reload" after Boot.
